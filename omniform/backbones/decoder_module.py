@@ -1,0 +1,66 @@
+"""Module of every decoder-only backbone: a transformers causal LM, fed with embeddings and an attention tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.cache_utils import DynamicCache
+
+from omniform import attention
+from omniform.backbones.decoder import Decoder
+from omniform.batch import Tree
+
+
+class DecoderModule(nn.Module):
+    """A language model whose embedding, trunk and head are called one by one.
+
+    The transformers model is `lm`; it is never edited, and `lm.state_dict()` is the plain language model.
+    """
+
+    def __init__(self, spec: Decoder) -> None:
+        super().__init__()
+        config = AutoConfig.for_model(spec.model_type, **spec.config())
+        self.lm: Any = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
+        self.spec = spec
+
+    def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
+        return self.lm.get_input_embeddings()(ids)
+
+    def forward(
+        self,
+        embeds: Float[Tensor, "n dim"],
+        positions: Int[Tensor, "*axes n"],
+        tree: Tree,
+        cache: DynamicCache | None = None,
+    ) -> Float[Tensor, "n dim"]:
+        """Last hidden states (after the final norm) of one packed sequence."""
+        out = self.lm.base_model(
+            inputs_embeds=embeds[None], position_ids=positions[None], tree=tree,
+            past_key_values=cache, use_cache=cache is not None,
+        )  # fmt: skip
+        return out.last_hidden_state[0]
+
+    def step(
+        self,
+        embeds: Float[Tensor, "rows new dim"],
+        positions: Int[Tensor, "rows new"],
+        mask: Float[Tensor, "rows 1 new keys"] | None,
+        cache: DynamicCache,
+    ) -> Float[Tensor, "rows new dim"]:
+        """Hidden states of new positions on top of a cache; `mask` is additive over all cached and new keys."""
+        return self.lm.base_model(
+            inputs_embeds=embeds, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+
+    def logits(self, hidden: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
+        return self.lm.get_output_embeddings()(hidden)
+
+    def layer_prefix(self) -> str:
+        """Prefix before a layer's number in parameter names."""
+        return "lm." + self.spec.layer_prefix
+
+    def idle(self) -> tuple[str, ...]:
+        return ()

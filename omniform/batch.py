@@ -1,0 +1,176 @@
+"""The packed batch: one flat sequence of positions without padding, and the attention tree over it.
+
+A document is a chain of nodes from a root: documents about the same medium share the root (the *trunk*), and each
+question-answer *branch* sees the trunk and itself only. Position ids run along the chain, so every branch computes
+what it would compute alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from omniform.geometry import Grid, Plan
+
+
+class Node(NamedTuple):
+    """Positions [start, stop) that continue the node `parent` (-1: a root)."""
+
+    start: int
+    stop: int
+    parent: int = -1
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Who attends to whom in a flat sequence: a position sees itself, what precedes it in its node, and its ancestors.
+
+    Nodes of one root are consecutive and parents come before children.
+    """
+
+    nodes: tuple[Node, ...]
+
+    @staticmethod
+    def of(lengths: Sequence[int]) -> Tree:
+        """Plain packing: one root for each document."""
+        ends = torch.tensor([0, *lengths]).cumsum(0).tolist()
+        return Tree(tuple(Node(a, b) for a, b in zip(ends, ends[1:], strict=False)))
+
+    @property
+    def length(self) -> int:
+        return self.nodes[-1].stop if self.nodes else 0
+
+    @cached_property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """(start, stop) of each root with all that hangs on it: attention never leaves a span."""
+        starts = [n.start for n in self.nodes if n.parent < 0]
+        return tuple(zip(starts, [*starts[1:], self.length], strict=True))
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether every document stands alone (no shared trunk)."""
+        return all(n.parent < 0 for n in self.nodes)
+
+    @cached_property
+    def node_of(self) -> Int[Tensor, " n"]:
+        lengths = torch.tensor([n.stop - n.start for n in self.nodes])
+        return torch.repeat_interleave(torch.arange(len(self.nodes)), lengths)
+
+    @cached_property
+    def ancestors(self) -> Tensor:
+        """[nodes, nodes] bool: column is the row's node itself or an ancestor of it."""
+        seen = torch.eye(len(self.nodes), dtype=torch.bool)
+        for i, node in enumerate(self.nodes):
+            if node.parent >= 0:
+                seen[i] |= seen[node.parent]
+        return seen
+
+    @cached_property
+    def depth(self) -> Int[Tensor, " n"]:
+        """Distance of each position from the start of its document, along its chain."""
+        before: list[int] = []
+        for node in self.nodes:
+            above = self.nodes[node.parent] if node.parent >= 0 else None
+            before.append(before[node.parent] + above.stop - above.start if above else 0)
+        offset = torch.tensor([b - n.start for b, n in zip(before, self.nodes, strict=True)])
+        return torch.arange(self.length) + offset[self.node_of]
+
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What an attention back end derived from this tree, kept for its other layers."""
+        return {}
+
+    def mask(self, start: int = 0, stop: int | None = None, window: int | None = None) -> Tensor:
+        """[n, n] bool over positions [start, stop): True where the row may attend to the column.
+
+        With `window` only the last `window` positions of the chain are seen.
+        """
+        node, depth = self.node_of[start:stop], self.depth[start:stop]
+        order = torch.arange(len(node))
+        seen = self.ancestors[node][:, node] & (order[None, :] <= order[:, None])
+        return seen if window is None else seen & (depth[:, None] - depth[None, :] < window)
+
+    def path(self, node: int) -> list[Node]:
+        """The chain from the root to a node: one whole document."""
+        chain = []
+        while node >= 0:
+            chain.append(self.nodes[node])
+            node = self.nodes[node].parent
+        return chain[::-1]
+
+    @cached_property
+    def leaves(self) -> tuple[int, ...]:
+        parents = {n.parent for n in self.nodes}
+        return tuple(i for i in range(len(self.nodes)) if i not in parents)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Encoder or connector output: one row of `values` per cell of `grid`, row-major."""
+
+    values: Float[Tensor, "views cells dim"]
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A sum over learned items and the sum of their weights; the mean is invariant to how documents were packed."""
+
+    total: Float[Tensor, ""]
+    weight: Float[Tensor, ""]
+
+    @property
+    def mean(self) -> Float[Tensor, ""]:
+        return self.total / self.weight
+
+
+@dataclass(frozen=True)
+class MediaBatch:
+    """All media of one modality in a batch.
+
+    Attributes:
+        pixels: for each medium its views, 8-bit (views, 3, height, width).
+        plans: for each medium its plan.
+        at: flat positions that the media rows take, in order.
+    """
+
+    pixels: tuple[UInt8[Tensor, "_views 3 _height _width"], ...]
+    plans: tuple[Plan, ...]
+    at: Int[Tensor, " rows"]
+
+    def to(self, device: torch.device | str) -> Self:
+        return replace(self, pixels=tuple(p.to(device, non_blocking=True) for p in self.pixels), at=self.at.to(device))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One packed batch.
+
+    Attributes:
+        ids: token ids; at media positions any valid id (it is overwritten).
+        positions: position ids, restarting for each document.
+        tree: the attention structure.
+        media: modality -> media.
+        predict_at, targets, weights: what is learned: at which position, which token, how much it counts. A
+            position where branches part may have several targets.
+        documents: number of documents.
+    """
+
+    ids: Int[Tensor, " n"]
+    positions: Int[Tensor, "*axes n"]
+    tree: Tree
+    media: Mapping[str, MediaBatch] = field(default_factory=dict)
+    predict_at: Int[Tensor, " m"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    targets: Int[Tensor, " m"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    weights: Float[Tensor, " m"] = field(default_factory=lambda: torch.empty(0))
+    documents: int = 1
+
+    def to(self, device: torch.device | str) -> Self:
+        moved = {n: getattr(self, n).to(device) for n in ("ids", "positions", "predict_at", "targets", "weights")}
+        return replace(self, media={m: b.to(device) for m, b in self.media.items()}, **moved)

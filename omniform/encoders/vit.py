@@ -1,0 +1,106 @@
+"""What the plain vision transformers share: patches of a square view, features of one chosen layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from omniform.geometry import Grid, Hw, SpecError
+from omniform.parts import Encoder, Shrunk, conv_flops, vit_flops
+
+SHRUNK: dict[Shrunk, dict[str, int]] = {
+    "tiny": {"width": 32, "layers": 3, "heads": 4, "mlp_dim": 48, "patch": 6, "image": 24},
+    "nano": {"width": 96, "layers": 4, "heads": 4, "mlp_dim": 192, "patch": 8, "image": 64},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vit(Encoder):
+    """A vision transformer whose features are the patch rows of one hidden layer, no final norm.
+
+    Attributes:
+        width: model width.
+        layers: layers that the released weights hold.
+        feature_layer: which hidden state is given, counted from the end as in `hidden_states[-2]`; layers after it
+            are loaded and saved but never run.
+        post_norm: whether the released weights hold the (unused) final norm.
+        drop_first: drop the first patch row, as code bases do that expect a class token where there is none.
+    """
+
+    abstract: ClassVar[bool] = True
+    class_token: ClassVar[bool]
+    patch_bias: ClassVar[bool]
+
+    width: int
+    layers: int
+    heads: int
+    mlp_dim: int
+    patch: int
+    image: int
+    activation: str
+    norm_eps: float
+    feature_layer: int = -2
+    post_norm: bool = True
+    drop_first: bool = False
+
+    def __post_init__(self) -> None:
+        if not -self.layers <= self.feature_layer <= -1:
+            raise SpecError(f"feature_layer {self.feature_layer} of {self.layers} layers: give -1 to {-self.layers}")
+
+    @property
+    def dim(self) -> int:
+        return self.width
+
+    @property
+    def size(self) -> Hw:
+        return self.image, self.image
+
+    @property
+    def run_layers(self) -> int:
+        """Layers that influence the features."""
+        return self.layers + 1 + self.feature_layer
+
+    @property
+    def patches(self) -> int:
+        return (self.image // self.patch) ** 2
+
+    def cells(self, size: Hw) -> Grid:
+        if size != self.size:
+            raise SpecError(f"{type(self).__name__} reads {self.size} views, got {size}; use views that keep its size")
+        side = self.image // self.patch
+        return (side * side - 1,) if self.drop_first else (side, side)
+
+    def num_params(self) -> int:
+        d, m = self.width, self.mlp_dim
+        layer = 4 * (d * d + d) + 2 * d * m + d + m + 4 * d
+        embed = 3 * self.patch**2 * d + d * self.patch_bias
+        if self.class_token:
+            embed += d + d + 2 * d  # the token, its position, and the norm before the first layer
+        return embed + self.patches * d + self.layers * layer + 2 * d * self.post_norm
+
+    def flops(self, size: Hw) -> int:
+        tokens = self.patches + self.class_token
+        return conv_flops(self.patches, self.patch, 3, self.width) + vit_flops(
+            tokens, self.run_layers, self.width, self.mlp_dim
+        )
+
+    def shrunk(self, size: Shrunk) -> Self:
+        return self.but(**SHRUNK[size])
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of the transformers configuration."""
+        return {
+            "hidden_size": self.width, "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
+            "intermediate_size": self.mlp_dim, "patch_size": self.patch, "image_size": self.image,
+            "hidden_act": self.activation, "layer_norm_eps": self.norm_eps,
+        }  # fmt: skip
+
+    @classmethod
+    def fields_of(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Fields from a transformers vision configuration."""
+        return {
+            "width": config["hidden_size"], "layers": config["num_hidden_layers"],
+            "heads": config["num_attention_heads"], "mlp_dim": config["intermediate_size"],
+            "patch": config["patch_size"], "image": config["image_size"], "activation": config["hidden_act"],
+            "norm_eps": config["layer_norm_eps"],
+        }  # fmt: skip

@@ -1,0 +1,175 @@
+"""What one piece of media will become, computed without touching it: views for the encoder, positions for the backbone.
+
+A *plan* is data. Its `views` say how the medium is resized, padded and cut (run by `data.media`);
+its `blocks` say in which order the features come back as rows (run by `views.arrange`).
+Sizes are (height, width) everywhere except `MediaSize`, which names its axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+Grid: TypeAlias = tuple[int, ...]
+"""Cells of a feature map: (rows, columns), or (count,) when there is no map."""
+Hw: TypeAlias = tuple[int, int]
+Rgb: TypeAlias = tuple[int, int, int]
+
+
+class SpecError(ValueError):
+    """A declaration that cannot work; the message names what disagrees and what would fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaSize:
+    """Size of one medium: pixels, and frames for video."""
+
+    width: int
+    height: int
+    frames: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height, self.frames) < 1:
+            raise SpecError(f"media of {self.width}x{self.height}, {self.frames} frames: every side must be at least 1")
+
+    @property
+    def hw(self) -> Hw:
+        return self.height, self.width
+
+
+# --- from media to views -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Resample the whole picture to (height, width) with the encoder's filter, on 8-bit pixels."""
+
+    size: Hw
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Paste the picture at (top, left) of a canvas of one colour."""
+
+    size: Hw
+    offset: Hw
+    fill: Rgb
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Cut (top, left) .. (top + height, left + width)."""
+
+    offset: Hw
+    size: Hw
+
+
+Step: TypeAlias = Resize | Pad | Crop
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture the encoder sees: steps applied to one frame of the medium."""
+
+    steps: tuple[Step, ...] = ()
+    frame: int = 0
+
+
+# --- from features to positions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Flat:
+    """All rows of one view's feature map, row-major."""
+
+    view: int
+    rows: int
+
+    @property
+    def positions(self) -> int:
+        return self.rows
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Consecutive views laid side by side as one feature map, cut, resampled and read row-major.
+
+    `tiles` views of `cell` cells each form the map, starting at view `first`; `crop` (top, left, height, width)
+    takes the padding off; `resize` resamples bilinearly; `newline` names a learned row appended to each map row.
+    """
+
+    first: int
+    tiles: Hw
+    cell: Hw
+    crop: tuple[int, int, int, int] | None = None
+    resize: Hw | None = None
+    newline: str | None = None
+
+    @property
+    def size(self) -> Hw:
+        if self.resize:
+            return self.resize
+        if self.crop:
+            return self.crop[2], self.crop[3]
+        return self.tiles[0] * self.cell[0], self.tiles[1] * self.cell[1]
+
+    @property
+    def positions(self) -> int:
+        height, width = self.size
+        return height * (width + (1 if self.newline else 0))
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Element-wise mean of groups of equally shaped views (temporal pooling): one group's rows."""
+
+    views: tuple[int, ...]
+    rows: int
+
+    @property
+    def positions(self) -> int:
+        return self.rows
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One learned row, by name."""
+
+    name: str
+    positions: int = 1
+
+
+@dataclass(frozen=True)
+class Words:
+    """Text between rows of one medium; its token count is the tokenizer's, so it adds no media rows."""
+
+    text: str
+    positions: int = 0
+
+
+Block: TypeAlias = Flat | Mosaic | Mean | Learned | Words
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about one medium that can be known without its pixels.
+
+    `size` is what every view has after its steps; `scales` (when given) are the (rows, columns) of views that show
+    the same picture at growing scale and whose features are joined on channels before the connector, at the map of
+    the last scale.
+    """
+
+    views: tuple[View, ...]
+    size: Hw
+    blocks: tuple[Block, ...]
+    scales: tuple[Hw, ...] = ()
+
+    @property
+    def positions(self) -> int:
+        """Rows of media the backbone will read (text between them not counted)."""
+        return sum(block.positions for block in self.blocks)
+
+
+def flat_rows(grid: Grid) -> int:
+    return prod(grid)

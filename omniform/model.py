@@ -1,0 +1,156 @@
+"""System -> nn.Module: encoders, connectors, fusion, backbone and output decoders, joined by one packed sequence.
+
+Names no system and no modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from omniform.batch import Batch, Features, Loss, MediaBatch
+from omniform.geometry import MediaSize
+from omniform.spec import Continuous, Shared, System
+from omniform.views.arrange_module import arrange, merge_scales
+
+
+class ContinuousInput(nn.Module):
+    """Media -> rows in the backbone's space: encoder, connector, arrangement."""
+
+    def __init__(self, spec: Continuous, learned: tuple[str, ...], scales: int, backbone: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.encoder: Any = spec.encoder.build()
+        self.connector: Any = spec.connector.build(in_dim=spec.encoder.dim * scales, out_dim=dim)
+        # start like embeddings: normal with std 1/sqrt(dim) (haotian-liu/LLaVA@c121f04 llava_arch.py:75)
+        self.learned = nn.ParameterDict({name: nn.Parameter(torch.randn(dim) * dim**-0.5) for name in learned})
+        self.fusion: Any = spec.fusion.build(backbone=backbone)
+        self.spec = spec
+
+    def forward(self, media: MediaBatch) -> Float[Tensor, "rows dim"]:
+        """Rows of all media, in order."""
+        encoded = self._grouped(media)
+        merged = [merge_scales(f, p) if p.scales else f for f, p in zip(encoded, media.plans, strict=True)]
+        connected, learned = self._connect(merged), dict(self.learned.items())
+        return torch.cat([arrange(f, p, learned) for f, p in zip(connected, media.plans, strict=True)])
+
+    def _grouped(self, media: MediaBatch) -> list[Features]:
+        """Encode views of equal shape together; features for each medium."""
+        by_shape: dict[torch.Size, list[int]] = {}
+        for i, pixels in enumerate(media.pixels):
+            by_shape.setdefault(pixels.shape[1:], []).append(i)
+        out: dict[int, Features] = {}
+        for members in by_shape.values():
+            features = self.encoder(self.encoder.normalise(torch.cat([media.pixels[i] for i in members])))
+            split = features.values.split([len(media.pixels[i]) for i in members])
+            out.update({i: Features(v, features.grid) for i, v in zip(members, split, strict=True)})
+        return [out[i] for i in range(len(media.pixels))]
+
+    def _connect(self, features: list[Features]) -> list[Features]:
+        by_grid: dict[tuple[int, ...], list[int]] = {}
+        for i, f in enumerate(features):
+            by_grid.setdefault(f.grid, []).append(i)
+        out: dict[int, Features] = {}
+        for members in by_grid.values():
+            joined = Features(torch.cat([features[i].values for i in members]), features[members[0]].grid)
+            connected = self.connector(joined)
+            split = connected.values.split([len(features[i].values) for i in members])
+            out.update({i: Features(v, connected.grid) for i, v in zip(members, split, strict=True)})
+        return [out[i] for i in range(len(features))]
+
+    def example(self, device: torch.device) -> MediaBatch:
+        """One black square view, for batches that lack the modality."""
+        side = self.spec.encoder.size
+        plan = self.spec.views.plan(MediaSize(width=side[1], height=side[0]), self.spec.sight())
+        pixels = torch.zeros(len(plan.views), 3, *plan.size, dtype=torch.uint8, device=device)
+        return MediaBatch((pixels,), (plan,), torch.empty(0, dtype=torch.long, device=device))
+
+
+class Lmm(nn.Module):
+    """A large multimodal model.
+
+    Part paths of the spec ("image.encoder", "backbone") are module paths under `inputs`, here or under `outputs`.
+    """
+
+    def __init__(self, system: System) -> None:
+        super().__init__()
+        self.system = system
+        self.backbone: Any = system.backbone.build()
+        self.inputs = nn.ModuleDict()
+        for modality, entry in system.inputs.items():
+            if isinstance(entry, Continuous):
+                sharing = (s for s in system.inputs.values() if isinstance(s, Shared) and s.input == modality)
+                views = [entry.views, *(s.views for s in sharing)]
+                learned = tuple(dict.fromkeys(name for v in views for name in v.learned))
+                self.inputs[modality] = ContinuousInput(
+                    entry, learned, entry.views.scales, self.backbone, system.backbone.dim
+                )
+        self.outputs = nn.ModuleDict({modality: decoder.build() for modality, decoder in system.outputs.items()})
+
+    def embed(self, batch: Batch) -> Float[Tensor, "n dim"]:
+        """Embeddings of the packed sequence, with every medium's rows in place."""
+        x = self.backbone.embed(batch.ids)
+        for modality, media in batch.media.items():
+            stream = self.stream(modality)
+            x = stream.fusion(x, stream(media), media.at)
+        for stream in self.inputs.values():
+            unused = all(self.stream(m) is not stream for m in batch.media)
+            if unused and self.training and any(p.requires_grad for p in stream.parameters()):
+                # ranks stay in step and every trainable part has a gradient
+                x = x + 0 * stream(stream.example(x.device)).sum()
+        return x
+
+    def hidden(self, batch: Batch) -> Float[Tensor, "n dim"]:
+        return self.backbone(self.embed(batch), batch.positions, batch.tree)
+
+    def forward(self, batch: Batch) -> dict[str, Loss]:
+        """Losses by output."""
+        hidden = self.hidden(batch)
+        return {m: decoder.loss(self.backbone, hidden, batch) for m, decoder in self.outputs.items()}
+
+    def stream(self, modality: str) -> Any:
+        """The input that reads a modality, shared or its own."""
+        entry = self.system.inputs[modality]
+        return self.inputs[entry.input if isinstance(entry, Shared) else modality]
+
+    def part(self, path: str) -> Any:
+        """Module of a part path."""
+        if path == "backbone":
+            return self.backbone
+        modality, _, kind = path.partition(".")
+        if kind == "decoder":
+            return self.outputs[modality]
+        return getattr(self.inputs[modality], kind)
+
+    def parameters_of(self, path: str, first_layer: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
+        """Named parameters of a part that its output depends on, from a layer on.
+
+        Learned rows (newline ...) belong to the connector, as in released checkpoints.
+        """
+        part = self.part(path)
+        idle = part.idle() if path.endswith(".encoder") or path == "backbone" else ()
+        prefix = self._prefix(path)
+        for name, parameter in part.named_parameters():
+            if not name.startswith(tuple(idle)) and (
+                not first_layer or _layer(name, part.layer_prefix()) >= first_layer
+            ):
+                yield prefix + name, parameter
+        if path.endswith(".connector"):
+            stem = prefix.removesuffix("connector.")
+            yield from ((f"{stem}learned.{n}", p) for n, p in self.stream(path.split(".")[0]).learned.items())
+
+    def _prefix(self, path: str) -> str:
+        if path == "backbone":
+            return "backbone."
+        modality, _, kind = path.partition(".")
+        return f"outputs.{modality}." if kind == "decoder" else f"inputs.{modality}.{kind}."
+
+
+def _layer(name: str, prefix: str) -> int:
+    """Number of the layer a parameter belongs to; -1 for those outside the layers."""
+    if not name.startswith(prefix):
+        return -1
+    return int(name.removeprefix(prefix).split(".")[0])

@@ -1,0 +1,236 @@
+"""The contracts that parts declare: plain data, geometry and cost, never torch.
+
+A declaration knows what it is, how many cells it gives, how many parameters and FLOPs it takes, and how it shrinks.
+The `nn.Module` it stands for is named by `implementation` and imported by `build`. Widths are never part of a
+declaration when a neighbour already fixes them: they arrive as arguments.
+
+FLOPs count a multiply-add as 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+from omniform.geometry import Grid, Hw, MediaSize, Plan, Rgb, SpecError, flat_rows
+from omniform.index import resolve
+
+Shrunk = Literal["tiny", "nano"]
+"""`tiny`: random weights for unit tests. `nano`: learns on a laptop CPU."""
+
+Rules = tuple[tuple[str, str], ...]
+"""Ordered (released prefix, our prefix) pairs; the first that matches a key applies. See `weights.layout`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A declaration that builds one module."""
+
+    implementation: ClassVar[str]
+
+    def build(self, **widths: Any) -> Any:
+        """The `nn.Module` this declaration stands for; `widths` come from the neighbours."""
+        return resolve(self.implementation)(self, **widths)
+
+    def shrunk(self, size: Shrunk) -> Self:
+        """The same idea at `tiny` or `nano` size. Parts without sizes of their own stay as they are."""
+        return self
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder(Part):
+    """Media -> continuous features.
+
+    Attributes:
+        image: side of the square view it was trained on, in pixels.
+    """
+
+    modality: ClassVar[str] = "image"
+    released: ClassVar[Rules] = ()
+    """Key rules of the family's own public checkpoints (what `from_pretrained` of a hub id would read)."""
+
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    resample: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @property
+    def dim(self) -> int:
+        """Width of the features given."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> Hw:
+        """(height, width) of a view."""
+        raise NotImplementedError
+
+    @property
+    def mean_rgb(self) -> Rgb:
+        """The mean as an 8-bit colour, truncated as the original code bases do."""
+        r, g, b = (int(255 * m) for m in self.mean)
+        return r, g, b
+
+    def cells(self, size: Hw) -> Grid:
+        """Feature cells of one view of (height, width) pixels."""
+        raise NotImplementedError
+
+    def num_params(self) -> int:
+        raise NotImplementedError
+
+    def flops(self, size: Hw) -> int:
+        """Forward FLOPs for one view."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connector(Part):
+    """Features -> features in the backbone's space."""
+
+    needs: ClassVar[int] = 1
+    """How many encoders' features it reads."""
+
+    def cells(self, grid: Grid) -> Grid:
+        """Cells after the connector.
+
+        Raises:
+            SpecError: the connector cannot read such a grid; the message says what would fit.
+        """
+        return grid
+
+    def num_params(self, in_dim: int, out_dim: int) -> int:
+        raise NotImplementedError
+
+    def flops(self, grid: Grid, in_dim: int, out_dim: int) -> int:
+        """Forward FLOPs for one view; exact for connectors whose parameters act once per output cell."""
+        return 2 * flat_rows(self.cells(grid)) * self.num_params(in_dim, out_dim)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a views strategy must know of the encoder and connector it feeds.
+
+    Attributes:
+        size: (height, width) of a view.
+        mean_rgb: 8-bit mean colour, for padding.
+        cells: view size -> cells after the encoder and the connector.
+    """
+
+    size: Hw
+    mean_rgb: Rgb
+    cells: Callable[[Hw], Grid]
+
+    def map(self, what: str) -> Hw:
+        """Cells of one view, where they must form a two-dimensional map.
+
+        Raises:
+            SpecError: the connector gives a list of positions, not a map.
+        """
+        grid = self.cells(self.size)
+        if len(grid) != 2:
+            raise SpecError(
+                f"{what} lays feature maps out in rows and columns, but the connector gives {flat_rows(grid)} "
+                "positions without a map; use views 'Fixed', or a connector that keeps the map (Linear, Mlp)"
+            )
+        return grid[0], grid[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views(Part):
+    """How one medium of any size becomes views and positions: pure geometry."""
+
+    def plan(self, media: MediaSize, sight: Sight) -> Plan:
+        """The exact views and positions of one medium.
+
+        Raises:
+            SpecError: strategy, encoder and connector do not fit together.
+        """
+        raise NotImplementedError
+
+    def rescaled(self, old: int, new: int) -> Self:
+        """The same strategy for an encoder whose views shrink from side `old` to side `new`."""
+        return self
+
+    @property
+    def scales(self) -> int:
+        """How many scales of one picture are joined on channels before the connector."""
+        return 1
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Names of the learned rows (newline ...) that plans may place."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion(Part):
+    """How an input's rows meet the backbone."""
+
+    def num_params(self, dim: int) -> int:
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone(Part):
+    """The language model."""
+
+    trees: ClassVar[bool] = True
+    """Whether branches may share one trunk in a packed sequence with exact results."""
+
+    dim: int
+    layers: int
+    vocab: int
+    context: int
+    """Longest sequence it was trained for, in positions."""
+
+    def num_params(self) -> int:
+        raise NotImplementedError
+
+    def flops_per_position(self) -> int:
+        """Forward FLOPs of one position, attention over the context excluded."""
+        raise NotImplementedError
+
+    def attention_flops(self, queries: int, keys: int) -> int:
+        """Forward FLOPs of attending `queries` positions to `keys` positions, all layers."""
+        raise NotImplementedError
+
+    def kv_bytes_per_position(self, bytes_per_value: int) -> int:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec(Part):
+    """A discrete tokenizer and de-tokenizer of one modality."""
+
+    modality: ClassVar[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputDecoder(Part):
+    """One output form. Its module has four verbs: target, loss, embed, render."""
+
+    form: ClassVar[Literal["text", "continuous", "discrete"]]
+    """What the backbone emits for it; the system's output type follows from the forms present."""
+
+    weight: float = 1.0
+    """Factor of its loss in the sum."""
+
+
+def conv_flops(cells: int, kernel: int, in_dim: int, out_dim: int) -> int:
+    """Forward FLOPs of a dense convolution with `cells` output cells."""
+    return 2 * cells * kernel * kernel * in_dim * out_dim
+
+
+def vit_flops(tokens: int, layers: int, dim: int, mlp_dim: int) -> int:
+    """Forward FLOPs of a plain pre-norm transformer encoder."""
+    per_token = 2 * (4 * dim * dim + 2 * dim * mlp_dim)
+    return layers * (tokens * per_token + 4 * tokens * tokens * dim)
+
+
+__all__ = [
+    "Backbone", "Codec", "Connector", "Encoder", "Fusion", "OutputDecoder", "Part", "Rules", "Shrunk", "Sight",
+    "SpecError", "Views", "conv_flops", "vit_flops",
+]  # fmt: skip

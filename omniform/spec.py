@@ -1,0 +1,381 @@
+"""A large multimodal model written down as data.
+
+A `System` lists its inputs, its backbone and its outputs; input type (A, B) and output type (1, 2, 3) of the survey
+follow from them. An impossible composition is refused when the `System` is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, Self, TypeAlias
+
+from omniform.frozen import FrozenMap
+from omniform.geometry import Grid, Hw, MediaSize, Plan
+from omniform.index import unknown
+from omniform.parts import (
+    Backbone,
+    Codec,
+    Connector,
+    Encoder,
+    Fusion,
+    OutputDecoder,
+    Part,
+    Rules,
+    Shrunk,
+    Sight,
+    SpecError,
+    Views,
+)  # fmt: skip
+from omniform.prompt import Prompt
+
+MODALITIES = ("text", "image", "video", "audio", "points")
+
+
+@dataclass(frozen=True)
+class Undisclosed:
+    """A value that was never published. It is never replaced by a guess; a recipe must give one."""
+
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the choices come from: paper, and public code as "owner/repo@commit file:lines"."""
+
+    paper: str
+    code: str = ""
+    notes: str = ""
+
+
+# --- inputs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuous:
+    """A modality that enters as features: encoder -> connector -> rows, laid out by views, met by fusion."""
+
+    encoder: Encoder
+    connector: Connector
+    views: Views
+    fusion: Fusion
+
+    def sight(self) -> Sight:
+        return Sight(size=self.encoder.size, mean_rgb=self.encoder.mean_rgb, cells=self.cells)
+
+    def cells(self, size: Hw) -> Grid:
+        """Cells of one view of (height, width) pixels, after the connector."""
+        return self.connector.cells(self.encoder.cells(size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """A modality that uses another input's encoder, connector and fusion with views of its own."""
+
+    input: str
+    views: Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discrete:
+    """A modality that enters (or leaves) as tokens of a codec in the backbone's vocabulary."""
+
+    codec: Codec
+
+
+Input: TypeAlias = Continuous | Shared | Discrete
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learn:
+    """One part that learns in a stage.
+
+    Attributes:
+        part: path of the part, e.g. "image.connector", "image.encoder", "backbone".
+        lr: peak learning rate.
+        first_layer: only layers from this one on learn (encoders and backbones).
+    """
+
+    part: str
+    lr: float | Undisclosed
+    first_layer: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters on a part's linear layers, merged into them when the stage ends (arXiv:2106.09685)."""
+
+    part: str = "backbone"
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One phase of training.
+
+    Attributes:
+        batch: documents per optimizer step.
+        warmup: fraction of the steps over which the learning rate rises.
+        max_positions: longest document kept, media included.
+        views: modality -> views that replace the system's in this stage.
+    """
+
+    name: str
+    learn: tuple[Learn, ...]
+    data: str
+    batch: int | Undisclosed
+    epochs: float | Undisclosed = 1.0
+    schedule: Literal["cosine", "linear", "constant"] | Undisclosed = "cosine"
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    max_positions: int = 2048
+    lora: Lora | None = None
+    prompt: Prompt | None = None
+    views: Mapping[str, Views] = FrozenMap()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", FrozenMap(self.views))
+
+
+# --- release -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the released checkpoint names its tensors.
+
+    Attributes:
+        rules: ordered (released prefix, our prefix); the first match applies, both ways.
+        separate: our prefix -> hub id of another repository that holds these weights in the release.
+        folders: sub-folders that are checkpoints of their own; keys read as "folder/key".
+    """
+
+    rules: Rules
+    separate: Mapping[str, str] = FrozenMap()
+    folders: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "separate", FrozenMap(self.separate))
+
+
+# --- system ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One large multimodal model.
+
+    Attributes:
+        slug: its name everywhere.
+        special_tokens: strings added to the backbone's tokenizer.
+        published_params: part path (or "total") -> published number of parameters.
+        variants: name -> differences (dotted path -> value) of the other released sizes.
+    """
+
+    slug: str
+    title: str
+    date: str
+    inputs: Mapping[str, Input]
+    backbone: Backbone
+    outputs: Mapping[str, OutputDecoder]
+    prompt: Prompt
+    stages: tuple[Stage, ...]
+    layout: Layout
+    source: Source
+    special_tokens: tuple[str, ...] = ()
+    published_params: Mapping[str, int] = FrozenMap()
+    variants: Mapping[str, Mapping[str, Any]] = FrozenMap()
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "outputs", "published_params", "variants"):
+            object.__setattr__(self, name, FrozenMap(getattr(self, name)))
+        _check(self)
+
+    # -- types, derived --
+
+    @property
+    def input_type(self) -> Literal["A", "B"]:
+        """A: some modality enters as continuous features. B: everything enters as discrete tokens."""
+        return "A" if any(isinstance(i, Continuous) for i in self.inputs.values()) else "B"
+
+    @property
+    def output_type(self) -> Literal[1, 2, 3]:
+        """1: text. 2: text and continuous features. 3: text and discrete modality tokens."""
+        forms = {o.form for o in self.outputs.values()}
+        return 3 if "discrete" in forms else 2 if "continuous" in forms else 1
+
+    # -- parts --
+
+    def continuous(self, modality: str) -> Continuous:
+        """The input of a modality, with what it shares filled in.
+
+        Raises:
+            SpecError: the system does not read that modality as features.
+        """
+        entry = self.inputs.get(modality)
+        if isinstance(entry, Shared):
+            return replace(self.continuous(entry.input), views=entry.views)
+        if not isinstance(entry, Continuous):
+            raise SpecError(f"{self.slug} reads {', '.join(self.inputs) or 'only text'}, not {modality}")
+        return entry
+
+    def parts(self) -> dict[str, Part]:
+        """Part path -> declaration, for every part with weights of its own."""
+        found: dict[str, Part] = {}
+        for modality, entry in self.inputs.items():
+            if isinstance(entry, Continuous):
+                found[f"{modality}.encoder"] = entry.encoder
+                found[f"{modality}.connector"] = entry.connector
+                found[f"{modality}.fusion"] = entry.fusion
+            elif isinstance(entry, Discrete):
+                found[f"{modality}.codec"] = entry.codec
+        found["backbone"] = self.backbone
+        found.update({f"{modality}.decoder": decoder for modality, decoder in self.outputs.items()})
+        return found
+
+    def plan(self, modality: str, media: MediaSize) -> Plan:
+        """Views and positions of one medium."""
+        entry = self.continuous(modality)
+        return entry.views.plan(media, entry.sight())
+
+    # -- copies --
+
+    def but(self, changes: Mapping[str, Any] | None = None, **fields_: Any) -> Self:
+        """A copy with changes; keys may be dotted paths: `system.but({"backbone.layers": 2})`."""
+        copy = self
+        for path, value in {**(changes or {}), **fields_}.items():
+            copy = change(copy, path, value)
+        return copy
+
+    def variant(self, name: str) -> Self:
+        """One of the other released sizes.
+
+        Raises:
+            UnknownName: no such variant; the nearest names are given.
+        """
+        if name not in self.variants:
+            raise unknown(f"variant of {self.slug}", name, self.variants)
+        return self.but(self.variants[name])
+
+    def shrunk(self, size: Shrunk) -> Self:
+        """The same composition with every part at `tiny` or `nano` size."""
+
+        def small(entry: Input) -> Input:
+            if not isinstance(entry, Continuous):
+                return entry
+            encoder = entry.encoder.shrunk(size)
+            views = entry.views.shrunk(size).rescaled(entry.encoder.size[0], encoder.size[0])
+            return replace(entry, encoder=encoder, connector=entry.connector.shrunk(size), views=views)
+
+        inputs: dict[str, Input] = {m: small(e) for m, e in self.inputs.items()}
+        for modality, entry in inputs.items():
+            if isinstance(entry, Shared):
+                old, new = self.continuous(entry.input).encoder.size[0], _encoder(inputs, entry.input).size[0]
+                inputs[modality] = replace(entry, views=entry.views.shrunk(size).rescaled(old, new))
+        return replace(
+            self,
+            inputs=inputs,
+            backbone=self.backbone.shrunk(size),
+            outputs={m: o.shrunk(size) for m, o in self.outputs.items()},
+            stages=tuple(_rescaled(self, s, inputs) for s in self.stages),
+            published_params=FrozenMap(),
+            variants=FrozenMap(),
+        )
+
+
+def change(data: Any, path: str, value: Any) -> Any:
+    """A copy of nested frozen data with one dotted path replaced; tuples of named items are indexed by name.
+
+    Raises:
+        UnknownName: a step of the path does not exist; the nearest names are given.
+    """
+    head, _, rest = path.partition(".")
+    new = change(_step(data, head), rest, value) if rest else value
+    if is_dataclass(data) and not isinstance(data, type):
+        _step(data, head)
+        return replace(data, **{head: new})
+    if isinstance(data, Mapping):
+        return FrozenMap({**data, head: new})
+    at = [getattr(item, "name", None) for item in data].index(head)
+    return (*data[:at], new, *data[at + 1 :])
+
+
+def _step(data: Any, name: str) -> Any:
+    if is_dataclass(data) and not isinstance(data, type):
+        known: Mapping[str, Any] = {f.name: getattr(data, f.name) for f in fields(data)}
+    elif isinstance(data, Mapping):
+        known = data
+    elif isinstance(data, tuple):
+        known = {getattr(item, "name", str(i)): item for i, item in enumerate(data)}
+    else:
+        raise SpecError(f"cannot look for {name!r} inside {data!r}: it has no parts")
+    if name not in known:
+        raise unknown(f"entry of {type(data).__name__}", name, known)
+    return known[name]
+
+
+def _encoder(inputs: Mapping[str, Input], modality: str) -> Encoder:
+    entry = inputs[modality]
+    if not isinstance(entry, Continuous):
+        raise SpecError(f"{modality} has no encoder to share")
+    return entry.encoder
+
+
+def _rescaled(system: System, stage: Stage, inputs: Mapping[str, Input]) -> Stage:
+    views = {}
+    for modality, own in stage.views.items():
+        entry = system.inputs[modality]
+        owner = entry.input if isinstance(entry, Shared) else modality
+        old, new = _encoder(system.inputs, owner).size[0], _encoder(inputs, owner).size[0]
+        views[modality] = own.rescaled(old, new)
+    return replace(stage, views=views)
+
+
+# --- validation --------------------------------------------------------------------------------------------------
+
+
+def _check(system: System) -> None:
+    if "text" not in system.outputs:
+        raise SpecError(
+            f"{system.slug}: outputs name {', '.join(system.outputs) or 'nothing'}; text must be one of them"
+        )
+    for modality in (*system.inputs, *system.outputs):
+        if modality not in MODALITIES:
+            raise unknown("modality", modality, MODALITIES)
+    for modality, entry in system.inputs.items():
+        _check_input(system, modality, entry)
+    known = {*system.parts(), *(f"{m}.fusion" for m in system.inputs)}
+    for stage in system.stages:
+        for learn in (*stage.learn, *((stage.lora,) if stage.lora else ())):
+            if learn.part not in known:
+                raise unknown(f"part to learn in stage {stage.name!r} of {system.slug}", learn.part, known)
+        for modality in stage.views:
+            if modality not in system.inputs:
+                raise unknown(f"input in the views of stage {stage.name!r} of {system.slug}", modality, system.inputs)
+
+
+def _check_input(system: System, modality: str, entry: Input) -> None:
+    if isinstance(entry, Shared):
+        if not isinstance(system.inputs.get(entry.input), Continuous):
+            raise SpecError(
+                f"{system.slug}: {modality} shares the input {entry.input!r}, which is not a continuous input; "
+                f"inputs are {', '.join(system.inputs)}"
+            )
+    elif isinstance(entry, Continuous):
+        if entry.encoder.modality != modality:
+            raise SpecError(
+                f"{system.slug}: {type(entry.encoder).__name__} encodes {entry.encoder.modality}, "
+                f"but stands at the input {modality!r}"
+            )
+    else:
+        return
+    if modality not in system.prompt.media:
+        raise SpecError(f"{system.slug}: the prompt has no template for {modality}, which the system reads")
+    system.plan(modality, MediaSize(width=640, height=480))
