@@ -150,6 +150,10 @@ class Views(Part):
         """
         raise NotImplementedError
 
+    def among(self, count: int) -> Views:
+        """The strategy for a document that holds `count` media; most do not care."""
+        return self
+
     def rescaled(self, old: int, new: int) -> Self:
         """The same strategy for an encoder whose views shrink from side `old` to side `new`."""
         return self

@@ -1,0 +1,90 @@
+"""easy-VQA: pictures of one shape, and questions about them (package `easy-vqa`, github.com/vzhou842/easy-VQA)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from omniform.data.dataset import DataError
+from omniform.data.document import Document, Media, Text
+from omniform.frozen import FrozenMap
+from omniform.index import unknown
+
+
+@dataclass(frozen=True)
+class EasyVqa:
+    """easy-VQA: 5,000 pictures of one shape each, 48,248 questions, 13 answers (package `easy-vqa`).
+
+    Attributes:
+        split: "train" or "test".
+        form: "qa", one document a question; or "captions", one document a picture, such as "a blue triangle".
+        limit: at most so many pictures.
+    """
+
+    split: str
+    form: str = "qa"
+    limit: int | None = None
+    _documents: list[Document] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        try:
+            import easy_vqa
+        except ImportError as error:
+            raise DataError("dataset easy-vqa: its package is not installed; run `pip install easy-vqa`") from error
+        if self.split not in ("train", "test"):
+            raise unknown("split of easy-vqa", self.split, ("train", "test"))
+        if self.form not in ("qa", "captions"):
+            raise unknown("form of easy-vqa", self.form, ("qa", "captions"))
+        read = {
+            "train": (easy_vqa.get_train_questions, easy_vqa.get_train_image_paths),
+            "test": (easy_vqa.get_test_questions, easy_vqa.get_test_image_paths),
+        }[self.split]
+        (questions, answers, numbers), paths = read[0](), read[1]()
+        kept = set(list(paths)[: self.limit])
+        rows = [(q, a, n) for q, a, n in zip(questions, answers, numbers, strict=True) if n in kept]
+        make = _questions if self.form == "qa" else _captions
+        object.__setattr__(self, "_documents", list(make(rows, paths, self.split)))
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __getitem__(self, index: int) -> Document:
+        return self._documents[index]
+
+    def group(self, index: int) -> Hashable:
+        return self._documents[index].media[0].key
+
+
+def question_type(question: str) -> str:
+    """Kind of an easy-VQA question: "shape", "colour", or the kind of yes-no question."""
+    words = question.lower()
+    if "what shape" in words:
+        return "shape"
+    if "what color" in words or "what colour" in words:
+        return "colour"
+    colours = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
+    shapes = ("circle", "triangle", "rectangle")
+    has = (any(c in words for c in colours), any(s in words for s in shapes))
+    return "yes/no: " + {(True, True): "colour and shape", (True, False): "colour", (False, True): "shape"}.get(
+        has, "other"
+    )
+
+
+def _questions(rows: Sequence[tuple[str, str, int]], paths: Mapping[int, str], split: str) -> Iterator[Document]:
+    media = {n: Media("image", str(p)) for n, p in paths.items()}
+    for number, (question, answer, image) in enumerate(rows):
+        info = FrozenMap(type=question_type(question), answer=answer)
+        yield Document((media[image], Text(question), Text(answer, "assistant")), f"easy-vqa/{split}/{number}", info)
+
+
+def _captions(rows: Sequence[tuple[str, str, int]], paths: Mapping[int, str], split: str) -> Iterator[Document]:
+    """A caption for each picture whose questions name both its colour and its shape."""
+    seen: dict[int, dict[str, str]] = {}
+    for question, answer, image in rows:
+        seen.setdefault(image, {})[question_type(question)] = answer
+    for image, known in seen.items():
+        words = [known[k] for k in ("colour", "shape") if k in known]
+        if words:
+            caption = f"a {' '.join(words)}" if "shape" in known else f"something {words[0]}"
+            segments = (Media("image", str(paths[image])), Text(caption, "assistant"))
+            yield Document(segments, f"easy-vqa/{split}/image-{image}")

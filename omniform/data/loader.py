@@ -1,0 +1,212 @@
+"""The order of the data, and batches made ahead of the training step.
+
+The order is a pure function of (seed, epoch): a run can be resumed at any step without replaying anything.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from omniform.batch import Batch
+from omniform.data.dataset import Dataset
+from omniform.data.media import MediaError, frames_of, views_of
+from omniform.data.packing import pack
+from omniform.data.processor import MediaItem, Processor, Sample
+from omniform.parts import Views
+from omniform.prompt import Prompt
+
+OnBadMedia = Literal["stop", "skip"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Batches of document numbers: groups that share media are shuffled as one, then cut into batches."""
+
+    groups: tuple[tuple[int, ...], ...]
+    batch: int
+    seed: int
+
+    @staticmethod
+    def of(dataset: Dataset, batch: int, seed: int) -> Order:
+        groups: dict[object, list[int]] = {}
+        for i in range(len(dataset)):
+            groups.setdefault(dataset.group(i), []).append(i)
+        return Order(tuple(map(tuple, groups.values())), batch, seed)
+
+    @property
+    def documents(self) -> int:
+        return sum(map(len, self.groups))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.documents // self.batch)
+
+    def epoch(self, number: int) -> list[list[int]]:
+        """All batches of one epoch."""
+        random = np.random.default_rng((self.seed, number))
+        flat = [i for g in random.permutation(len(self.groups)) for i in random.permutation(self.groups[g])]
+        return [[int(i) for i in flat[a : a + self.batch]] for a in range(0, len(flat), self.batch)]
+
+
+@dataclass
+class Counts:
+    """What the loader left out, by reason; shown at the end of a run."""
+
+    skipped_media: int = 0
+    truncated: int = 0
+    last_problem: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The packed batches of one optimizer step."""
+
+    micro: tuple[Batch, ...]
+    documents: int
+    positions: int
+    weight: float
+
+
+@dataclass
+class ViewCache:
+    """Views kept in memory, oldest dropped first, so that small datasets are decoded once.
+
+    Attributes:
+        limit: bytes kept.
+    """
+
+    limit: int = 1 << 30
+    _kept: dict[object, Tensor] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def get(self, item: MediaItem, processor: Processor) -> Tensor:
+        """8-bit views of one medium, (views, 3, height, width)."""
+        key = (item.media.key, item.plan)
+        if key not in self._kept:
+            views = read_views(item, processor)
+            self._kept[key] = views
+            self._bytes += views.numel()
+            while self._bytes > self.limit and len(self._kept) > 1:
+                self._bytes -= self._kept.pop(next(iter(self._kept))).numel()
+        return self._kept[key]
+
+
+@dataclass
+class Loader:
+    """Makes the steps of a stage.
+
+    Attributes:
+        max_positions: longest document; longer ones lose words at the end, and are counted.
+        pack_positions: most positions of one packed batch; a step is split into several when it needs more.
+        on_bad_media: "stop" raises; "skip" leaves the document out and counts it.
+        trees: share trunks between documents about the same media.
+    """
+
+    dataset: Dataset
+    processor: Processor
+    order: Order
+    prompt: Prompt | None = None
+    views: Mapping[str, Views] = field(default_factory=dict)
+    max_positions: int = 2048
+    pack_positions: int = 16384
+    on_bad_media: OnBadMedia = "stop"
+    trees: bool = True
+    counts: Counts = field(default_factory=Counts)
+    cache: ViewCache = field(default_factory=ViewCache)
+
+    def steps(self, start: int, stop: int) -> Iterator[Step]:
+        """Steps [start, stop) counted over all epochs, prepared in a thread of their own."""
+        return prefetched(lambda: self._steps(start, stop))
+
+    def _steps(self, start: int, stop: int) -> Iterator[Step]:
+        per_epoch = self.order.steps_per_epoch
+        for epoch in range(start // per_epoch, -(-stop // per_epoch)):
+            batches = self.order.epoch(epoch)
+            first, last = max(start - epoch * per_epoch, 0), min(stop - epoch * per_epoch, per_epoch)
+            yield from (self.step(numbers) for numbers in batches[first:last])
+
+    def step(self, numbers: Sequence[int]) -> Step:
+        """The packed batches of some documents."""
+        samples = [s for s in map(self._sample, numbers) if s is not None]
+        micro = tuple(pack(group, self._load, trees=self.trees) for group in self._split(samples))
+        weight = float(sum(b.weights.sum() for b in micro))
+        return Step(micro, len(samples), sum(b.tree.length for b in micro), weight)
+
+    def _sample(self, number: int) -> Sample | None:
+        document = self.dataset[number]
+        try:
+            sample = self.processor.sample(document, prompt=self.prompt, views=self.views)
+            for item in sample.media:
+                self._load(item)
+        except MediaError as error:
+            if self.on_bad_media == "stop":
+                raise
+            self.counts.skipped_media += 1
+            self.counts.last_problem = str(error)
+            return None
+        sample = sample.cut(self.max_positions)
+        self.counts.truncated += sample.truncated > 0
+        return sample
+
+    def _load(self, item: MediaItem) -> Tensor:
+        return self.cache.get(item, self.processor)
+
+    def _split(self, samples: list[Sample]) -> Iterator[list[Sample]]:
+        """Samples in runs whose unshared length stays within `pack_positions`; runs of shared media stay together."""
+        run: list[Sample] = []
+        length = 0
+        for sample in samples:
+            shared = run and sample.media and sample.media_keys == run[-1].media_keys
+            own = len(sample) - (int(sample.media[-1].at[-1]) + 1 if shared and self.trees else 0)
+            if run and length + own > self.pack_positions:
+                yield run
+                run, length, own = [], 0, len(sample)
+            run.append(sample)
+            length += own
+        if run:
+            yield run
+
+
+def read_views(item: MediaItem, processor: Processor) -> Tensor:
+    """8-bit views of one medium, (views, 3, height, width)."""
+    encoder = processor.system.continuous(item.modality).encoder
+    return views_of(frames_of(item.media), item.plan, encoder.resample)
+
+
+def prefetched(make: Callable[[], Iterator[Step]], ahead: int = 3) -> Iterator[Step]:
+    """The same items, made ahead in a thread; its errors are raised here."""
+    items: queue.Queue[Step | BaseException | None] = queue.Queue(ahead)
+    stopped = threading.Event()
+
+    def put(item: Step | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return items.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in make():
+                put(item)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while (item := items.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()

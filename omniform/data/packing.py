@@ -1,0 +1,119 @@
+"""Samples -> one packed batch: samples about the same media share one trunk, each goes on as a branch of its own.
+
+Loss and gradients equal the computation of every sample alone; the media are encoded, and the trunk is read, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omniform.batch import Batch, MediaBatch, Node, Tree
+from omniform.data.processor import Ids, MediaItem, Sample
+
+Load = Callable[[MediaItem], Tensor]
+"""Reads one medium's views: 8-bit (views, 3, height, width)."""
+
+
+@dataclass
+class _Draft:
+    ids: list[Ids] = field(default_factory=list)
+    positions: list[Ids] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    media: dict[str, list[tuple[MediaItem, Ids]]] = field(default_factory=dict)
+    at: list[Ids] = field(default_factory=list)
+    targets: list[Ids] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
+    length: int = 0
+
+    def node(self, ids: Ids, first_position: int, parent: int = -1) -> int:
+        """Append a node; its number."""
+        self.ids.append(ids)
+        self.positions.append(np.arange(first_position, first_position + len(ids)))
+        self.nodes.append(Node(self.length, self.length + len(ids), parent))
+        self.length += len(ids)
+        return len(self.nodes) - 1
+
+    def learn(self, at: Ids, targets: Ids, weights: np.ndarray) -> None:
+        self.at.append(at)
+        self.targets.append(targets)
+        self.weights.append(weights)
+
+
+def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
+    """One packed batch of samples.
+
+    Args:
+        load: reads the views of a medium; called once for each medium of a trunk.
+        trees: share trunks. Without, every sample stands alone (backbones whose `trees` is False).
+    """
+    draft = _Draft()
+    for members in _families(samples, trees):
+        _add_family(draft, members)
+    return Batch(
+        ids=torch.from_numpy(np.concatenate(draft.ids)),
+        positions=torch.from_numpy(np.concatenate(draft.positions)),
+        tree=Tree(tuple(draft.nodes)),
+        media={m: _media_batch(items, load) for m, items in draft.media.items()},
+        predict_at=torch.from_numpy(np.concatenate(draft.at)),
+        targets=torch.from_numpy(np.concatenate(draft.targets)),
+        weights=torch.from_numpy(np.concatenate(draft.weights).astype(np.float32)),
+        documents=len(samples),
+    )
+
+
+def _families(samples: Sequence[Sample], trees: bool) -> list[list[Sample]]:
+    """Samples with equal media together, in order of first appearance; those without media stay alone."""
+    families: dict[object, list[Sample]] = {}
+    for i, sample in enumerate(samples):
+        plans = tuple(item.plan for item in sample.media)
+        families.setdefault((sample.media_keys, plans) if trees and sample.media else i, []).append(sample)
+    return list(families.values())
+
+
+def shared_length(samples: Sequence[Sample]) -> int:
+    """Leading positions that all samples have in common; every sample keeps at least one of its own."""
+    first = samples[0]
+    length = min(len(s) for s in samples) - 1
+    for other in samples[1:]:
+        differs = np.flatnonzero(first.ids[:length] != other.ids[:length])
+        length = int(differs[0]) if len(differs) else length
+        for a, b in zip(first.media, other.media, strict=True):
+            if len(a.at) and not np.array_equal(a.at, b.at):
+                length = min(length, int(min(a.at[0], b.at[0])))
+    return length
+
+
+def _add_family(draft: _Draft, samples: list[Sample]) -> None:
+    first = samples[0]
+    trunk = shared_length(samples) if len(samples) > 1 else len(first)
+    last_media = max((int(item.at[-1]) for item in first.media if len(item.at)), default=-1)
+    if len(samples) > 1 and trunk <= last_media:
+        for sample in samples:  # nothing worth sharing: the media themselves stand after the first difference
+            _add_family(draft, [sample])
+        return
+    start = draft.length
+    root = draft.node(first.ids[:trunk], 0)
+    for item in first.media:
+        draft.media.setdefault(item.modality, []).append((item, start + item.at))
+    counts = np.sum([s.learn[:trunk] for s in samples], axis=0)
+    learned = np.flatnonzero(counts[1:]) + 1
+    draft.learn(start + learned - 1, first.ids[learned], counts[learned])
+    for sample in samples if len(samples) > 1 else ():
+        branch = draft.length
+        draft.node(sample.ids[trunk:], trunk, root)
+        learned = np.flatnonzero(sample.learn[trunk:])
+        at = np.where(learned == 0, start + trunk - 1, branch + learned - 1)
+        draft.learn(at, sample.ids[trunk + learned], np.ones(len(learned)))
+
+
+def _media_batch(items: list[tuple[MediaItem, Ids]], load: Load) -> MediaBatch:
+    return MediaBatch(
+        pixels=tuple(load(item) for item, _ in items),
+        plans=tuple(item.plan for item, _ in items),
+        at=torch.from_numpy(np.concatenate([at for _, at in items])),
+    )

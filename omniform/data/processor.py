@@ -1,0 +1,169 @@
+"""Document -> sample: one sequence of ids with places for media rows, and which ids are learned.
+
+The text between two media is tokenized as one string, as the original code bases do; a token is learned when it
+covers a character that the prompt says is learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import groupby
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from omniform.data.document import Document, Media
+from omniform.data.media import size_of
+from omniform.data.tokenizer import Offsets, Tokenizer
+from omniform.geometry import Plan, Words
+from omniform.parts import Views
+from omniform.prompt import Piece, Prompt
+from omniform.spec import System
+
+Ids = npt.NDArray[np.int64]
+
+
+class TooLong(ValueError):
+    """A document whose media do not fit into the allowed positions."""
+
+
+@dataclass(frozen=True)
+class MediaItem:
+    """One medium in a sample: its plan, and the positions its rows take."""
+
+    modality: str
+    media: Media
+    plan: Plan
+    at: Ids
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One document as the backbone reads it.
+
+    Attributes:
+        ids: token ids, 0 at media rows.
+        learn: ids that are predicted (each from the position before it).
+        media: media in order.
+        truncated: ids cut off at the end.
+    """
+
+    ids: Ids
+    learn: npt.NDArray[np.bool_]
+    media: tuple[MediaItem, ...] = ()
+    id: str = ""
+    truncated: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def media_keys(self) -> tuple[str, ...]:
+        return tuple(item.media.key for item in self.media)
+
+    def cut(self, length: int) -> Self:
+        """At most `length` positions; words are cut at the end, media never.
+
+        Raises:
+            TooLong: media rows lie beyond the limit.
+        """
+        if len(self) <= length:
+            return self
+        last = max((int(item.at[-1]) for item in self.media if len(item.at)), default=-1)
+        if last >= length:
+            raise TooLong(
+                f"document {self.id or '(unnamed)'}: media end at position {last + 1}, but at most {length} positions "
+                "are allowed; raise max_positions or use fewer views"
+            )
+        kept = {"ids": self.ids[:length], "learn": self.learn[:length]}
+        return replace(self, **kept, truncated=len(self) - length)
+
+
+@dataclass
+class _Draft:
+    """Ids under construction."""
+
+    ids: list[int] = field(default_factory=list)
+    learn: list[bool] = field(default_factory=list)
+    media: list[MediaItem] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], learn: Sequence[bool]) -> None:
+        self.ids += ids
+        self.learn += learn
+
+
+class Processor:
+    """Turns documents into samples for one system and one tokenizer."""
+
+    def __init__(self, system: System, tokenizer: Tokenizer) -> None:
+        self.system = system
+        self.tokenizer = tokenizer
+        self._encode = lru_cache(maxsize=65536)(self._encode_now)
+
+    def sample(
+        self,
+        document: Document,
+        *,
+        prompt: Prompt | None = None,
+        views: Mapping[str, Views] | None = None,
+        answer_next: bool = False,
+    ) -> Sample:
+        """The sample of one document.
+
+        Args:
+            prompt: instead of the system's (a stage may have its own).
+            views: modality -> views instead of the system's.
+            answer_next: end with the header after which an answer is generated.
+
+        Raises:
+            SpecError: the system does not read one of the modalities.
+            MediaError: a medium cannot be read.
+        """
+        prompt = prompt or self.system.prompt
+        pieces = prompt.render(document.turns(), answer_next=answer_next)
+        draft = _Draft()
+        if prompt.bos and self.tokenizer.bos_id is not None:
+            draft.add([self.tokenizer.bos_id], [False])
+        for is_text, members in groupby(pieces, key=lambda p: p.media is None):
+            if is_text:
+                draft.add(*self._encode(tuple(members)))
+            else:
+                for piece in members:
+                    self._add_media(draft, document.media, piece.media or 0, views or {})
+        ids = np.asarray(draft.ids, dtype=np.int64)
+        learn = np.asarray(draft.learn, dtype=np.bool_)
+        if prompt.always_learned:
+            learn |= np.isin(ids, [self.tokenizer.id_of(t) for t in prompt.always_learned])
+            for item in draft.media:
+                learn[item.at] = False
+        return Sample(ids, learn, tuple(draft.media), document.id)
+
+    def _add_media(self, draft: _Draft, media: tuple[Media, ...], number: int, own: Mapping[str, Views]) -> None:
+        item = media[number]
+        entry = self.system.continuous(item.modality)
+        strategy = own.get(item.modality, entry.views).among(len(media))
+        plan = strategy.plan(size_of(item), entry.sight())
+        at: list[int] = []
+        for block in plan.blocks:
+            if isinstance(block, Words):
+                draft.add(*self._encode((Piece(block.text),)))
+            else:
+                at += range(len(draft.ids), len(draft.ids) + block.positions)
+                draft.add([0] * block.positions, [False] * block.positions)
+        draft.media.append(MediaItem(item.modality, item, plan, np.asarray(at, dtype=np.int64)))
+
+    def _encode_now(self, pieces: tuple[Piece, ...]) -> tuple[list[int], list[bool]]:
+        """Ids of joined text pieces, and whether each covers a learned character."""
+        text = "".join(p.text for p in pieces)
+        ids, offsets = self.tokenizer.encode(text)
+        return list(ids), learned_tokens(offsets, pieces)
+
+
+def learned_tokens(offsets: Offsets, pieces: Sequence[Piece]) -> list[bool]:
+    """Whether each token covers a character of a learned piece; tokens that cover none are not learned."""
+    learned = np.repeat([p.learn for p in pieces], [len(p.text) for p in pieces])
+    before = np.concatenate([[0], np.cumsum(learned)])
+    return [bool(before[stop] > before[start]) for start, stop in offsets]
