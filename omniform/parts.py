@@ -29,6 +29,11 @@ class Part:
 
     implementation: ClassVar[str]
 
+    @property
+    def title(self) -> str:
+        """What the field calls it; the survey's table uses the same words."""
+        return type(self).__name__
+
     def build(self, **widths: Any) -> Any:
         """The `nn.Module` this declaration stands for; `widths` come from the neighbours."""
         return resolve(self.implementation)(self, **widths)

@@ -177,6 +177,7 @@ class System:
         special_tokens: strings added to the backbone's tokenizer.
         published_params: part path (or "total") -> published number of parameters.
         variants: name -> differences (dotted path -> value) of the other released sizes.
+        survey_notes: column of the survey's table -> why its cell differs from what is derived here.
     """
 
     slug: str
@@ -192,9 +193,10 @@ class System:
     special_tokens: tuple[str, ...] = ()
     published_params: Mapping[str, int] = FrozenMap()
     variants: Mapping[str, Mapping[str, Any]] = FrozenMap()
+    survey_notes: Mapping[str, str] = FrozenMap()
 
     def __post_init__(self) -> None:
-        for name in ("inputs", "outputs", "published_params", "variants"):
+        for name in ("inputs", "outputs", "published_params", "variants", "survey_notes"):
             object.__setattr__(self, name, FrozenMap(getattr(self, name)))
         _check(self)
 

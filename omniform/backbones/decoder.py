@@ -53,6 +53,10 @@ class Decoder(Backbone):
             raise SpecError(f"width {self.dim} does not divide into {self.heads} heads; give head_dim")
 
     @property
+    def title(self) -> str:
+        return self.name or type(self).__name__
+
+    @property
     def per_head(self) -> int:
         return self.head_dim or self.dim // self.heads
 

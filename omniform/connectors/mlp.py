@@ -15,5 +15,9 @@ class Mlp(Connector):
 
     depth: int = 2
 
+    @property
+    def title(self) -> str:
+        return "MLP" if self.depth > 1 else "Linear"
+
     def num_params(self, in_dim: int, out_dim: int) -> int:
         return (in_dim + 1) * out_dim + (self.depth - 1) * (out_dim + 1) * out_dim

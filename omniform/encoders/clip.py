@@ -18,6 +18,7 @@ class ClipVit(Vit):
     abstract = False
     implementation = "omniform.encoders.vit_module:ClipVitModule"
     released = (("vision_model.", "model."),)
+    family: ClassVar[str] = "CLIP ViT-"
     class_token: ClassVar[bool] = True
     patch_bias: ClassVar[bool] = False
 

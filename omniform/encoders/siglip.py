@@ -19,6 +19,7 @@ class SigLip(Vit):
     abstract = False
     implementation = "omniform.encoders.vit_module:SigLipModule"
     released = (("vision_model.", "model."),)
+    family: ClassVar[str] = "SigLIP-"
     class_token: ClassVar[bool] = False
     patch_bias: ClassVar[bool] = True
 

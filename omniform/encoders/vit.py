@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from omniform.frozen import FrozenMap
 from omniform.geometry import Grid, Hw, SpecError
 from omniform.parts import Encoder, Shrunk, conv_flops, vit_flops
+
+LETTERS: Mapping[int, str] = FrozenMap({768: "B", 1024: "L", 1152: "SO400M", 1280: "H", 1408: "G", 1664: "bigG"})
+"""Model width -> what the field calls the size."""
 
 SHRUNK: dict[Shrunk, dict[str, int]] = {
     "tiny": {"width": 32, "layers": 3, "heads": 4, "mlp_dim": 48, "patch": 6, "image": 24},
@@ -28,6 +33,8 @@ class Vit(Encoder):
     """
 
     abstract: ClassVar[bool] = True
+    family: ClassVar[str]
+    """What the title starts with; the size and the patch follow."""
     class_token: ClassVar[bool]
     patch_bias: ClassVar[bool]
 
@@ -46,6 +53,10 @@ class Vit(Encoder):
     def __post_init__(self) -> None:
         if not -self.layers <= self.feature_layer <= -1:
             raise SpecError(f"feature_layer {self.feature_layer} of {self.layers} layers: give -1 to {-self.layers}")
+
+    @property
+    def title(self) -> str:
+        return f"{self.family}{LETTERS.get(self.width, self.width)}/{self.patch}"
 
     @property
     def dim(self) -> int:
