@@ -23,15 +23,18 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class MediaSize:
-    """Size of one medium: pixels, and frames for video."""
+    """Size of one medium: pixels, and for video its frames and their rate (frames a second, where it is known)."""
 
     width: int
     height: int
     frames: int = 1
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.width, self.height, self.frames) < 1:
             raise SpecError(f"media of {self.width}x{self.height}, {self.frames} frames: every side must be at least 1")
+        if self.fps is not None and self.fps <= 0:
+            raise SpecError(f"a rate of {self.fps} frames a second; give a positive one, or None where it is unknown")
 
     @property
     def hw(self) -> Hw:
@@ -122,14 +125,15 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class Mean:
-    """Element-wise mean of groups of equally shaped views (temporal pooling): one group's rows."""
+    """Mean over several views (a view may count more than once) and over patches of `pool` cells: one map's rows."""
 
     views: tuple[int, ...]
-    rows: int
+    cell: Grid
+    pool: Hw = (1, 1)
 
     @property
     def positions(self) -> int:
-        return self.rows
+        return prod(self.cell) // prod(self.pool)
 
 
 @dataclass(frozen=True)
@@ -152,18 +156,26 @@ Block: TypeAlias = Flat | Mosaic | Mean | Learned | Words
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Views from `first` on that show the picture at one scale, as (rows, columns) of tiles."""
+
+    first: int
+    tiles: Hw
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything about one medium that can be known without its pixels.
 
-    `size` is what every view has after its steps; `scales` (when given) are the (rows, columns) of views that show
-    the same picture at growing scale and whose features are joined on channels before the connector, at the map of
-    the last scale.
+    `size` is what every view has after its steps. Where `scales` are given, they show the same picture at growing
+    scale: their features are joined on channels before the connector, at the map of the last scale, and the blocks
+    count the last scale's views.
     """
 
     views: tuple[View, ...]
     size: Hw
     blocks: tuple[Block, ...]
-    scales: tuple[Hw, ...] = ()
+    scales: tuple[Scale, ...] = ()
 
     @property
     def positions(self) -> int:

@@ -52,7 +52,11 @@ def _mosaic(block: Mosaic, features: Features, learned: Mapping[str, Tensor]) ->
 
 
 def _mean(block: Mean, features: Features, learned: Mapping[str, Tensor]) -> Tensor:
-    return features.values[list(block.views)].mean(0)
+    x = features.values[list(block.views)].mean(0)
+    if block.pool == (1, 1):
+        return x
+    (height, width), (rows, cols) = block.cell, block.pool
+    return x.view(height // rows, rows, width // cols, cols, -1).mean((1, 3)).flatten(0, 1)
 
 
 def _learned(block: Learned, features: Features, learned: Mapping[str, Tensor]) -> Tensor:
@@ -75,13 +79,12 @@ def merge_scales(features: Features, plan: Plan) -> Features:
     last scale's views again (NVILA, arXiv:2412.04468 section 2.1.1).
     """
     height, width = features.grid
-    rows, cols = plan.scales[-1]
+    rows, cols = plan.scales[-1].tiles
     target = rows * height, cols * width
-    maps, first = [], 0
+    maps = []
     for scale in plan.scales:
-        mosaic = Mosaic(first, scale, (height, width))
+        mosaic = Mosaic(scale.first, scale.tiles, (height, width))
         x = _mosaic(mosaic, features, {}).unflatten(0, mosaic.size).permute(2, 0, 1)[None]
         maps.append(F.interpolate(x.float(), size=target, mode="area").to(x.dtype) if mosaic.size != target else x)
-        first += scale[0] * scale[1]
     joined = torch.cat(maps, dim=1)[0].unflatten(1, (rows, height)).unflatten(3, (cols, width))
     return Features(joined.permute(1, 3, 2, 4, 0).flatten(2, 3).flatten(0, 1), features.grid)
