@@ -69,7 +69,7 @@ def _joined(by: str, values: Iterable[str]) -> str:
 
 
 def resolutions(system: System) -> tuple[str, ...]:
-    """Readings of the largest picture a system sees: "336"; for tiles "672" and "336*4"; "unlimited"; "" without pictures.
+    """Readings of the largest picture a system sees: "336"; for tiles "672" and "336*4"; "unlimited"; "" without one.
 
     Pictures of growing size and several shapes are planned; nothing is read.
     """
@@ -98,6 +98,5 @@ def _tiles(system: System, factor: int) -> int:
 
 
 def _tiles_of(plan: Plan) -> int:
-    mosaics = [block.tiles[0] * block.tiles[1] for block in plan.blocks if isinstance(block, Mosaic)]
-    scales = [rows * columns for rows, columns in plan.scales]
-    return max([1, *mosaics, *scales])
+    laid = [block.tiles for block in plan.blocks if isinstance(block, Mosaic)]
+    return max([1, *(rows * columns for rows, columns in [*laid, *(scale.tiles for scale in plan.scales)])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -55,8 +56,8 @@ class Row:
 @cache
 def rows() -> tuple[Row, ...]:
     """All rows, in the survey's order."""
-    with (files("omniform") / "survey.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(Row(**record) for record in csv.DictReader(file))
+    text = (files("omniform") / "survey.csv").read_text(encoding="utf-8")
+    return tuple(Row(**record) for record in csv.DictReader(io.StringIO(text, newline="")))
 
 
 @cache
