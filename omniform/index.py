@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 KINDS = ("views", "encoders", "connectors", "fusion", "backbones", "codecs", "decoders", "systems")
@@ -67,9 +68,13 @@ def declaration(name: str) -> type:
 
 
 @cache
-def _systems() -> dict[str, Any]:
+def _system_modules() -> dict[str, ModuleType]:
     modules = (importlib.import_module(f"omniform.systems.{stem}") for stem in files("systems"))
-    return {m.SYSTEM.slug: m.SYSTEM for m in modules}
+    return {m.SYSTEM.slug: m for m in modules}
+
+
+def _systems() -> dict[str, Any]:
+    return {slug: module.SYSTEM for slug, module in _system_modules().items()}
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -98,3 +103,20 @@ def system(name: str) -> Any:
     slug, _, variant = name.partition(":")
     found = load("systems", slug)
     return found.variant(variant) if variant else found
+
+
+def release(slug: str, config: Mapping[str, Any]) -> Any:
+    """The system at the sizes and choices of one release, by the `from_release` of the system's file.
+
+    Args:
+        config: the release's config.json; "vision_config" holds that of its encoder where it has one of its own, and
+            for releases in several folders each folder's name holds that folder's.
+
+    Raises:
+        UnknownName: no such system.
+        SpecError: the configuration is not one of this system.
+    """
+    modules = _system_modules()
+    if slug not in modules:
+        raise unknown("system", slug, modules)
+    return modules[slug].from_release(config)

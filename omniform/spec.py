@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from omniform.frozen import FrozenMap
 from omniform.geometry import Grid, Hw, MediaSize, Plan
-from omniform.index import unknown
+from omniform.index import resolve, unknown
 from omniform.parts import (
     Backbone,
     Codec,
@@ -155,11 +155,13 @@ class Layout:
         rules: ordered (released prefix, our prefix); the first match applies, both ways.
         separate: our prefix -> hub id of another repository that holds these weights in the release.
         folders: sub-folders that are checkpoints of their own; keys read as "folder/key".
+        architectures: what "architectures" in a release's config.json says, so that errors can tell whose it is.
     """
 
     rules: Rules
     separate: Mapping[str, str] = FrozenMap()
     folders: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "separate", FrozenMap(self.separate))
@@ -179,6 +181,8 @@ class System:
         variants: name -> differences (dotted path -> value) of the other released sizes.
         survey_notes: column of the survey's table -> why its cell differs from what is derived here.
     """
+
+    implementation: ClassVar[str] = "omniform.model:Lmm"
 
     slug: str
     title: str
@@ -246,6 +250,10 @@ class System:
         """Views and positions of one medium."""
         entry = self.continuous(modality)
         return entry.views.plan(media, entry.sight())
+
+    def build(self) -> Any:
+        """The `nn.Module` of the whole: an `Lmm`."""
+        return resolve(self.implementation)(self)
 
     # -- copies --
 
