@@ -58,10 +58,8 @@ class EasyVqa:
 def question_type(question: str) -> str:
     """Kind of an easy-VQA question: "shape", "colour", or the kind of yes-no question."""
     words = question.lower()
-    if "what shape" in words:
-        return "shape"
-    if "what color" in words or "what colour" in words:
-        return "colour"
+    if words.startswith("what"):
+        return "colour" if "color" in words or "colour" in words else "shape"
     colours = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
     shapes = ("circle", "triangle", "rectangle")
     has = (any(c in words for c in colours), any(s in words for s in shapes))
