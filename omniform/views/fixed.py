@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self, TypeAlias
 
-from omniform.geometry import Crop, Flat, Hw, MediaSize, Pad, Plan, Resize, Rgb, Step, View, flat_rows
-from omniform.parts import Sight, Views
+from omniform.geometry import (
+    Block,
+    Crop,
+    Flat,
+    Hw,
+    Learned,
+    MediaSize,
+    Pad,
+    Plan,
+    Resize,
+    Rgb,
+    Scale,
+    Step,
+    View,
+    flat_rows,
+)
+from omniform.parts import Shrunk, Sight, Views
+
+Fit: TypeAlias = Literal["squash", "crop", "pad"]
+"""How a picture becomes one view: "squash" ignores the aspect ratio; "crop" resizes the short side and cuts the centre
+(CLIP); "pad" makes a square first (LLaVA-1.5, arXiv:2310.03744)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,26 +33,49 @@ class Fixed(Views):
     """The whole picture as one view.
 
     Attributes:
-        fit: "squash" ignores the aspect ratio; "crop" resizes the short side and cuts the centre (CLIP);
-            "pad" makes a square first (LLaVA-1.5, arXiv:2310.03744).
         fill: colour of the padding; None is the encoder's mean colour.
+        newline: name of a learned row after the picture's rows.
+        copies: times the features stand on channels, beside views of several scales (NVILA,
+            NVlabs/VILA@b760c34 llava/model/llava_arch.py:290-294).
     """
 
-    fit: Literal["squash", "crop", "pad"]
+    fit: Fit
     fill: Rgb | None = None
+    newline: str | None = None
+    copies: int = 1
+
+    @property
+    def scales(self) -> int:
+        return self.copies
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        return (self.newline,) if self.newline else ()
 
     def plan(self, media: MediaSize, sight: Sight) -> Plan:
-        steps = self.steps(media.hw, sight)
-        rows = flat_rows(sight.cells(sight.size))
-        return Plan(views=(View(steps),), size=sight.size, blocks=(Flat(0, rows),))
+        view = View(fit_steps(self.fit, self.fill, media.hw, sight))
+        blocks: tuple[Block, ...] = (Flat(0, flat_rows(sight.cells(sight.size))),)
+        if self.newline:
+            blocks += (Learned(self.newline),)
+        return Plan(views=(view,), size=sight.size, blocks=blocks, scales=copied(1, self.copies))
 
-    def steps(self, hw: Hw, sight: Sight) -> tuple[Step, ...]:
-        if self.fit == "squash":
-            return (Resize(sight.size),)
-        if self.fit == "pad":
-            square, pad = pad_to_square(hw, sight.mean_rgb if self.fill is None else self.fill)
-            return (*pad, *crop_short_side(square, sight.size))
-        return crop_short_side(hw, sight.size)
+    def shrunk(self, size: Shrunk) -> Self:
+        return self.but(copies=min(self.copies, 2)) if size == "nano" else self
+
+
+def copied(views: int, copies: int) -> tuple[Scale, ...]:
+    """Scales that repeat the features of all views on channels; none for a single copy."""
+    return (Scale(0, (views, 1)),) * copies if copies > 1 else ()
+
+
+def fit_steps(fit: Fit, fill: Rgb | None, hw: Hw, sight: Sight) -> tuple[Step, ...]:
+    """Steps from a picture of (height, width) to one view."""
+    if fit == "squash":
+        return (Resize(sight.size),)
+    if fit == "pad":
+        square, pad = pad_to_square(hw, sight.mean_rgb if fill is None else fill)
+        return (*pad, *crop_short_side(square, sight.size))
+    return crop_short_side(hw, sight.size)
 
 
 def pad_to_square(hw: Hw, fill: Rgb) -> tuple[Hw, tuple[Step, ...]]:
