@@ -103,8 +103,9 @@ class Lmm(nn.Module):
                 x = x + 0 * stream(stream.example(x.device)).sum()
         return x
 
-    def hidden(self, batch: Batch) -> Float[Tensor, "n dim"]:
-        return self.backbone(self.embed(batch), batch.positions, batch.tree)
+    def hidden(self, batch: Batch, cache: Any = None) -> Float[Tensor, "n dim"]:
+        """Last hidden states; keys and values are written into `cache` when one is given."""
+        return self.backbone(self.embed(batch), batch.positions, batch.tree, cache)
 
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """Losses by output."""
