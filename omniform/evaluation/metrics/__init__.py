@@ -1,0 +1,49 @@
+"""Metrics: one a file, each a function `score(prediction, answer) -> Score`; the folder is the registry."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from omniform.index import unknown
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one answer earned, of how much there was to earn; scores add up, and the sum's ratio is the metric."""
+
+    earned: float
+    possible: float = 1.0
+
+    @property
+    def full(self) -> bool:
+        return self.earned == self.possible
+
+    @property
+    def ratio(self) -> float:
+        return self.earned / self.possible if self.possible else 0.0
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.earned + other.earned, self.possible + other.possible)
+
+
+Metric: TypeAlias = Callable[[str, str], Score]
+
+
+def names() -> tuple[str, ...]:
+    return tuple(sorted(info.name for info in pkgutil.iter_modules([str(Path(__file__).parent)])))
+
+
+def metric(name: str) -> Metric:
+    """A metric by the name of its file.
+
+    Raises:
+        UnknownName: no such metric; the nearest names are given.
+    """
+    if name not in names():
+        raise unknown("metric", name, names())
+    return importlib.import_module(f"{__name__}.{name}").score

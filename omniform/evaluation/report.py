@@ -1,0 +1,170 @@
+"""`report.html`: one self-contained page that says how good a run is, shows its answers, and how it came about."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+
+from PIL import Image
+
+from omniform.data.document import Document
+from omniform.data.media import frames_of
+from omniform.evaluation.chart import Curve, loss_plot
+from omniform.evaluation.evaluation import Evaluation, Prediction, Tally
+
+SIDE = 240
+"""Longest side of a picture in the page, in pixels."""
+GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the page shows.
+
+    Attributes:
+        subtitle: one line under the title, such as the data it was tested on.
+        curves: loss of each stage, in order.
+        pictures: picture of each prediction that is shown, as a data URI, by the prediction's number.
+        facts: group -> name -> value.
+        texts: name -> longer text shown folded (the resolved recipe).
+    """
+
+    title: str
+    subtitle: str
+    evaluation: Evaluation
+    pictures: Mapping[int, str] = field(default_factory=dict)
+    curves: Sequence[Curve] = ()
+    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    def html(self) -> str:
+        """The whole page."""
+        css = (files("omniform.evaluation") / "report.css").read_text(encoding="utf-8")
+        blocks = [_headline(self), _types(self.evaluation), _curve(self.curves), _answers(self), _facts(self)]
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{escape(self.title)}</title><style>{css}</style></head>\n<body><main>\n"
+            + "\n".join(b for b in blocks if b)
+            + "\n</main></body></html>\n"
+        )
+
+
+def chosen(evaluation: Evaluation, count: int = 12, most_wrong: int = 4) -> list[int]:
+    """Numbers of the predictions to show: some wrong ones first, then right ones, both spread over question types."""
+    wrong = _spread(evaluation.predictions, correct=False)[:most_wrong]
+    right = _spread(evaluation.predictions, correct=True)[: count - len(wrong)]
+    more = _spread(evaluation.predictions, correct=False)[len(wrong) : count - len(right)]
+    return [*wrong, *more, *right]
+
+
+def _spread(predictions: Sequence[Prediction], *, correct: bool) -> list[int]:
+    """Numbers of right or wrong predictions, one type after the other in turn, evenly over the data set."""
+    kinds: dict[str, list[int]] = {}
+    for number, prediction in enumerate(predictions):
+        if prediction.correct == correct:
+            kinds.setdefault(prediction.type, []).append(number)
+    turns = []
+    for place, numbers in enumerate(kinds.values()):
+        spread = [numbers[int((i * GOLDEN + place / len(kinds)) % 1 * len(numbers))] for i in range(len(numbers))]
+        turns += [(turn, place, number) for turn, number in enumerate(dict.fromkeys([*spread, *numbers]))]
+    return [number for _, _, number in sorted(turns)]
+
+
+def picture_of(document: Document) -> str | None:
+    """The first frame of a document's first medium as a data URI; None without media.
+
+    Raises:
+        MediaError: the medium cannot be read.
+    """
+    if not document.media:
+        return None
+    frame = frames_of(document.media[0])[0].convert("RGB")
+    frame.thumbnail((SIDE, SIDE))
+    return data_uri(frame)
+
+
+def data_uri(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def percent(share: float) -> str:
+    """A share with one decimal; never rounded up to 100 %."""
+    value = round(100 * share, 1)
+    return f"{min(value, 99.9) if share < 1 else value:.1f} %"
+
+
+def _headline(report: Report) -> str:
+    tally = report.evaluation.overall
+    low, high = tally.interval
+    return (
+        f'<header><h1>{escape(report.title)}</h1><p class="quiet">{escape(report.subtitle)}</p></header>\n'
+        f'<section class="headline"><strong class="number">{percent(tally.score.ratio)}</strong>'
+        f"<div><p>{tally.right:,} of {tally.count:,} questions right ({escape(_words(report.evaluation.metric))})</p>"
+        f'<p class="quiet small">95 % interval {percent(low)} to {percent(high)}; always saying the commonest answer: '
+        f"{percent(tally.commonest)}</p></div></section>"
+    )
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _types(evaluation: Evaluation) -> str:
+    rows = "".join(_bar(kind, tally) for kind, tally in evaluation.by_type.items())
+    note = '<span class="key"></span>always saying the commonest answer of that type'
+    return (
+        f'<section><h2>By type of question</h2><div class="bars">{rows}</div><p class="quiet small">{note}</p></section>'
+    )
+
+
+def _bar(kind: str, tally: Tally) -> str:
+    share = tally.score.ratio
+    return (
+        f'<span class="label">{escape(kind) or "all"}</span>'
+        f'<span class="value number">{percent(share)} <span class="quiet small">{tally.right:,} / {tally.count:,}</span>'
+        f'</span><span class="track" role="presentation"><i style="width:{100 * share:.2f}%"></i>'
+        f'<b style="left:{100 * tally.commonest:.2f}%"></b></span>'
+    )
+
+
+def _curve(curves: Sequence[Curve]) -> str:
+    return f"<section><h2>Loss while learning</h2>{loss_plot(curves)}</section>" if curves else ""
+
+
+def _answers(report: Report) -> str:
+    if not report.pictures:
+        return ""
+    predictions = report.evaluation.predictions
+    cards = "".join(_card(predictions[number], uri) for number, uri in report.pictures.items())
+    return f'<section><h2>Some answers</h2><div class="grid">{cards}</div></section>'
+
+
+def _card(prediction: Prediction, picture: str) -> str:
+    kind, mark = ("right", "✓ right") if prediction.correct else ("wrong", "✗ wrong")
+    truth = "" if prediction.correct else f'<p class="quiet">truth: {escape(prediction.answer)}</p>'
+    image = f'<img src="{picture}" alt="" loading="lazy">' if picture else ""
+    return (
+        f'<figure class="{kind}">{image}<figcaption><p class="question">{escape(prediction.question)}</p>'
+        f"<p><strong>{escape(prediction.prediction) or '(nothing)'}</strong></p>{truth}"
+        f'<p class="mark small">{mark}</p></figcaption></figure>'
+    )
+
+
+def _facts(report: Report) -> str:
+    groups = "".join(f"<h3>{escape(name)}</h3><dl>{_list(values)}</dl>" for name, values in report.facts.items())
+    texts = "".join(
+        f"<details><summary>{escape(name)}</summary><pre>{escape(text)}</pre></details>"
+        for name, text in report.texts.items()
+    )
+    return f"<section><h2>The run</h2>{groups}{texts}</section>" if groups or texts else ""
+
+
+def _list(values: Mapping[str, str]) -> str:
+    return "".join(f"<dt>{escape(k)}</dt><dd class='number'>{escape(v)}</dd>" for k, v in values.items())
