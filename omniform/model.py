@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from omniform.batch import Batch, Features, Loss, MediaBatch
-from omniform.geometry import MediaSize
+from omniform.geometry import Grid, MediaSize
 from omniform.spec import Continuous, Shared, System
 from omniform.views.arrange_module import arrange, merge_scales
 
@@ -21,10 +21,10 @@ from omniform.views.arrange_module import arrange, merge_scales
 class ContinuousInput(nn.Module):
     """Media -> rows in the backbone's space: encoder, connector, arrangement."""
 
-    def __init__(self, spec: Continuous, learned: tuple[str, ...], scales: int, backbone: nn.Module, dim: int) -> None:
+    def __init__(self, spec: Continuous, learned: tuple[str, ...], backbone: nn.Module, dim: int) -> None:
         super().__init__()
         self.encoder: Any = spec.encoder.build()
-        self.connector: Any = spec.connector.build(in_dim=spec.encoder.dim * scales, out_dim=dim)
+        self.connector: Any = spec.connector.build(**spec.widths(dim))
         # start like embeddings: normal with std 1/sqrt(dim) (haotian-liu/LLaVA@c121f04 llava_arch.py:75)
         self.learned = nn.ParameterDict({name: nn.Parameter(torch.randn(dim) * dim**-0.5) for name in learned})
         self.fusion: Any = spec.fusion.build(backbone=backbone)
@@ -32,33 +32,35 @@ class ContinuousInput(nn.Module):
 
     def forward(self, media: MediaBatch) -> Float[Tensor, "rows dim"]:
         """Rows of all media, in order."""
-        encoded = self._grouped(media)
-        merged = [merge_scales(f, p) if p.scales else f for f, p in zip(encoded, media.plans, strict=True)]
+        encoded = zip(self._encode(media), media.plans, strict=True)
+        merged = [tuple(merge_scales(f, p) for f in streams) if p.scales else streams for streams, p in encoded]
         connected, learned = self._connect(merged), dict(self.learned.items())
         return torch.cat([arrange(f, p, learned) for f, p in zip(connected, media.plans, strict=True)])
 
-    def _grouped(self, media: MediaBatch) -> list[Features]:
-        """Encode views of equal shape together; features for each medium."""
+    def _encode(self, media: MediaBatch) -> list[tuple[Features, ...]]:
+        """Encode views of equal shape together; for each medium the features of each encoder."""
         by_shape: dict[torch.Size, list[int]] = {}
         for i, pixels in enumerate(media.pixels):
             by_shape.setdefault(pixels.shape[1:], []).append(i)
-        out: dict[int, Features] = {}
+        out: dict[int, tuple[Features, ...]] = {}
         for members in by_shape.values():
-            features = self.encoder(self.encoder.normalise(torch.cat([media.pixels[i] for i in members])))
-            split = features.values.split([len(media.pixels[i]) for i in members])
-            out.update({i: Features(v, features.grid) for i, v in zip(members, split, strict=True)})
+            encoded = self.encoder(self.encoder.normalise(torch.cat([media.pixels[i] for i in members])))
+            streams = encoded if isinstance(encoded, tuple) else (encoded,)
+            split = [_split(f, [len(media.pixels[i]) for i in members]) for f in streams]
+            out.update(zip(members, zip(*split, strict=True), strict=True))
         return [out[i] for i in range(len(media.pixels))]
 
-    def _connect(self, features: list[Features]) -> list[Features]:
-        by_grid: dict[tuple[int, ...], list[int]] = {}
-        for i, f in enumerate(features):
-            by_grid.setdefault(f.grid, []).append(i)
+    def _connect(self, features: list[tuple[Features, ...]]) -> list[Features]:
+        """Connect features of equal grids together."""
+        by_grid: dict[tuple[Grid, ...], list[int]] = {}
+        for i, streams in enumerate(features):
+            by_grid.setdefault(tuple(f.grid for f in streams), []).append(i)
         out: dict[int, Features] = {}
-        for members in by_grid.values():
-            joined = Features(torch.cat([features[i].values for i in members]), features[members[0]].grid)
-            connected = self.connector(joined)
-            split = connected.values.split([len(features[i].values) for i in members])
-            out.update({i: Features(v, connected.grid) for i, v in zip(members, split, strict=True)})
+        for grids, members in by_grid.items():
+            columns = zip(*(features[i] for i in members), strict=True)
+            joined = [Features(torch.cat([f.values for f in c]), g) for c, g in zip(columns, grids, strict=True)]
+            split = _split(self.connector(*joined), [len(features[i][0].values) for i in members])
+            out.update(zip(members, split, strict=True))
         return [out[i] for i in range(len(features))]
 
     def example(self, device: torch.device) -> MediaBatch:
@@ -85,9 +87,7 @@ class Lmm(nn.Module):
                 sharing = (s for s in system.inputs.values() if isinstance(s, Shared) and s.input == modality)
                 views = [entry.views, *(s.views for s in sharing)]
                 learned = tuple(dict.fromkeys(name for v in views for name in v.learned))
-                self.inputs[modality] = ContinuousInput(
-                    entry, learned, entry.views.scales, self.backbone, system.backbone.dim
-                )
+                self.inputs[modality] = ContinuousInput(entry, learned, self.backbone, system.backbone.dim)
         self.outputs = nn.ModuleDict({modality: decoder.build() for modality, decoder in system.outputs.items()})
 
     def embed(self, batch: Batch) -> Float[Tensor, "n dim"]:
@@ -148,6 +148,10 @@ class Lmm(nn.Module):
             return "backbone."
         modality, _, kind = path.partition(".")
         return f"outputs.{modality}." if kind == "decoder" else f"inputs.{modality}.{kind}."
+
+
+def _split(features: Features, counts: list[int]) -> list[Features]:
+    return [Features(values, features.grid) for values in features.values.split(counts)]
 
 
 def _layer(name: str, prefix: str) -> int:

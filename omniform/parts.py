@@ -83,6 +83,15 @@ class Encoder(Part):
         """Feature cells of one view of (height, width) pixels."""
         raise NotImplementedError
 
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Width of each encoder's features, where the declaration joins several."""
+        return (self.dim,)
+
+    def grids(self, size: Hw) -> tuple[Grid, ...]:
+        """Cells of each encoder's features, where the declaration joins several."""
+        return (self.cells(size),)
+
     def num_params(self) -> int:
         raise NotImplementedError
 
@@ -93,7 +102,11 @@ class Encoder(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Connector(Part):
-    """Features -> features in the backbone's space."""
+    """Features -> features in the backbone's space.
+
+    A connector that reads several encoders takes the other encoders' grids as further arguments of `cells`, and their
+    widths as `others` of `build`, `num_params` and `flops`; its module's `forward` takes their features one by one.
+    """
 
     needs: ClassVar[int] = 1
     """How many encoders' features it reads."""

@@ -60,12 +60,25 @@ class Continuous:
     views: Views
     fusion: Fusion
 
+    def __post_init__(self) -> None:
+        if self.connector.needs != len(self.encoder.dims):
+            raise SpecError(
+                f"{type(self.connector).__name__} reads the features of {self.connector.needs} encoders, but "
+                f"{type(self.encoder).__name__} gives {len(self.encoder.dims)}; encoder Several(members=...) joins "
+                "several, and connectors Linear and Mlp read one"
+            )
+
     def sight(self) -> Sight:
         return Sight(size=self.encoder.size, mean_rgb=self.encoder.mean_rgb, cells=self.cells)
 
     def cells(self, size: Hw) -> Grid:
         """Cells of one view of (height, width) pixels, after the connector."""
-        return self.connector.cells(self.encoder.cells(size))
+        return self.connector.cells(*self.encoder.grids(size))
+
+    def widths(self, dim: int) -> dict[str, Any]:
+        """What the connector's `build` and `num_params` take beside a backbone of width `dim`."""
+        first, *others = (d * self.views.scales for d in self.encoder.dims)
+        return {"in_dim": first, "out_dim": dim, **({"others": tuple(others)} if others else {})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,6 +382,17 @@ def _check(system: System) -> None:
         for modality in stage.views:
             if modality not in system.inputs:
                 raise unknown(f"input in the views of stage {stage.name!r} of {system.slug}", modality, system.inputs)
+            _check_scales(system, f"stage {stage.name!r}", modality, stage.views[modality])
+
+
+def _check_scales(system: System, who: str, modality: str, views: Views) -> None:
+    """Views beside an input's own feed the same connector, so they must join as many scales."""
+    own = system.continuous(modality).views
+    if views.scales != own.scales:
+        raise SpecError(
+            f"{system.slug}: {who} has views that join {views.scales} scales on channels, but the connector of "
+            f"{modality} reads {own.scales}; repeat the features (copies={own.scales}) or use views of as many scales"
+        )
 
 
 def _check_input(system: System, modality: str, entry: Input) -> None:
@@ -378,6 +402,7 @@ def _check_input(system: System, modality: str, entry: Input) -> None:
                 f"{system.slug}: {modality} shares the input {entry.input!r}, which is not a continuous input; "
                 f"inputs are {', '.join(system.inputs)}"
             )
+        _check_scales(system, modality, entry.input, entry.views)
     elif isinstance(entry, Continuous):
         if entry.encoder.modality != modality:
             raise SpecError(
