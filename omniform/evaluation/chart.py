@@ -46,7 +46,7 @@ def loss_plot(curves: Sequence[Curve]) -> str:
     curves = [c for c in map(_finite, curves) if c.steps]
     if not curves:
         return '<p class="quiet">No losses were recorded.</p>'
-    top = max(max(max(c.losses) for c in curves), TINY)
+    top = max(TINY, *(max(c.losses) for c in curves))
     ends = [0]
     for curve in curves:
         ends.append(ends[-1] + curve.steps[-1])

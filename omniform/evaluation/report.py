@@ -118,17 +118,15 @@ def _words(name: str) -> str:
 
 def _types(evaluation: Evaluation) -> str:
     rows = "".join(_bar(kind, tally) for kind, tally in evaluation.by_type.items())
-    note = '<span class="key"></span>always saying the commonest answer of that type'
-    return (
-        f'<section><h2>By type of question</h2><div class="bars">{rows}</div><p class="quiet small">{note}</p></section>'
-    )
+    note = '<p class="quiet small"><span class="key"></span>always saying the commonest answer of that type</p>'
+    return f'<section><h2>By type of question</h2><div class="bars">{rows}</div>{note}</section>'
 
 
 def _bar(kind: str, tally: Tally) -> str:
-    share = tally.score.ratio
+    share, counts = tally.score.ratio, f"{tally.right:,} / {tally.count:,}"
     return (
         f'<span class="label">{escape(kind) or "all"}</span>'
-        f'<span class="value number">{percent(share)} <span class="quiet small">{tally.right:,} / {tally.count:,}</span>'
+        f'<span class="value number">{percent(share)} <span class="quiet small">{counts}</span>'
         f'</span><span class="track" role="presentation"><i style="width:{100 * share:.2f}%"></i>'
         f'<b style="left:{100 * tally.commonest:.2f}%"></b></span>'
     )

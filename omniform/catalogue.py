@@ -1,0 +1,94 @@
+"""All systems there are to know of: the survey's rows, and what is written down here beyond them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from omniform import index, survey
+from omniform.facts import facts
+from omniform.spec import System
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One system of the catalogue.
+
+    Attributes:
+        here: whether it is written down in this library.
+        type: input and output type, such as "A1".
+        modalities: read or written; of systems not here yet, as far as the survey tells.
+    """
+
+    slug: str
+    title: str
+    here: bool
+    type: str
+    date: str
+    backbone: str
+    encoder: str
+    connector: str
+    decoder: str
+    resolution: str
+    modalities: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """What a listing shows; empty fields let everything pass.
+
+    Words match anywhere in a cell, without regard to case, spaces and punctuation.
+    """
+
+    input_type: str = ""
+    output_type: str = ""
+    modality: str = ""
+    backbone: str = ""
+    connector: str = ""
+
+    def passes(self, entry: Entry) -> bool:
+        return (
+            self.input_type.upper() in entry.type
+            and self.output_type in entry.type
+            and (not self.modality or self.modality.lower() in entry.modalities)
+            and plain(self.backbone) in plain(entry.backbone)
+            and plain(self.connector) in plain(entry.connector)
+        )
+
+
+def plain(text: str) -> str:
+    """Lower-case letters and digits only: how names are compared."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def entries() -> Iterator[Entry]:
+    """The survey's rows in its order, then systems that it does not have."""
+    here = {slug: index.system(slug) for slug in index.names("systems")}
+    for row in survey.rows():
+        yield _of_row(row, here.pop(row.slug, None))
+    for system in here.values():
+        yield _of_system(system)
+
+
+def _of_row(row: survey.Row, system: System | None) -> Entry:
+    return Entry(
+        slug=row.slug, title=row.title, here=system is not None, type=row.type, date=row.date,
+        backbone=row.llm_backbone, encoder=row.modality_encoder, connector=row.connection,
+        decoder=row.modality_decoder, resolution=row.max_resolution,
+        modalities=_modalities(system) if system else row.modalities,
+    )  # fmt: skip
+
+
+def _of_system(system: System) -> Entry:
+    derived = facts(system)
+    return Entry(
+        slug=system.slug, title=system.title, here=True, type=f"{system.input_type}{system.output_type}",
+        date=system.date, backbone=derived.cell("llm_backbone"), encoder=derived.cell("modality_encoder"),
+        connector=derived.cell("connection"), decoder=derived.cell("modality_decoder"),
+        resolution=derived.cell("max_resolution"), modalities=_modalities(system),
+    )  # fmt: skip
+
+
+def _modalities(system: System) -> frozenset[str]:
+    return frozenset({*system.inputs, *system.outputs})

@@ -1,0 +1,1 @@
+"""The six stamps of a system: row, build, layout, parity, train, generate; one check a file."""
