@@ -1,0 +1,109 @@
+"""A conversation whose keys and values stay in the cache, so that a turn costs only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from itertools import zip_longest
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from omniform.data.document import Document, Media, Segment, Signal, Text
+from omniform.data.packing import pack
+from omniform.data.processor import MediaItem, Sample
+from omniform.inference.cache import KeyValues
+from omniform.inference.decoding import Decoding, Place
+from omniform.inference.engine import GREEDY, Engine
+from omniform.inference.rows import Answer
+from omniform.inference.sampling import GenerationConfig
+
+
+class Chat:
+    """Turns about a growing list of words and media.
+
+    Every answer is what the engine gives to the whole document from scratch: keys and values are kept as far as the
+    new prompt begins with what was read before, and computed from the first position that differs.
+
+    Attributes:
+        document: all turns so far; a turn counts once its answer is complete.
+    """
+
+    def __init__(self, engine: Engine, config: GenerationConfig = GREEDY, *, system: str | None = None) -> None:
+        self.engine = engine
+        self.config = config
+        self.document = Document((Text(system, "system"),) if system else ())
+        self._kept: tuple[KeyValues, Sample] | None = None
+
+    def ask(self, text: str, **media: Signal) -> Answer:
+        """The answer to one more turn: `chat.ask("What is this?", image="cat.png")`.
+
+        Raises: as `Engine.generate`; the conversation is then as it was before.
+        """
+        turn = self.stream(*(Media(modality, source) for modality, source in media.items()), Text(text))
+        while True:
+            try:
+                next(turn)
+            except StopIteration as end:
+                return end.value
+
+    def stream(self, *segments: Segment) -> Generator[Segment, None, Answer]:
+        """Segments of the answer to one more turn as they complete. Returns the answer.
+
+        A turn that is given up before its end leaves no trace in the document.
+
+        Raises: as `Engine.generate`, before the first segment.
+        """
+        asked = replace(self.document, segments=(*self.document.segments, *segments))
+        sample = self.engine.sample(asked)
+        row = self.engine.row(sample, self.config, self.engine.ending(self.config))
+        hidden, decoding = self._read(sample)
+        try:
+            yield from self.engine.watch(row, hidden, decoding, self.config)
+        finally:
+            read = np.concatenate([sample.ids, row.tokens]).astype(np.int64)[: decoding.cache.columns]
+            self._kept = decoding.cache, replace(sample, ids=read)
+        said = row.answer().segments or (Text("", "assistant"),)
+        self.document = replace(asked, segments=(*asked.segments, *said))
+        return row.answer()
+
+    def _read(self, sample: Sample) -> tuple[Float[Tensor, "1 dim"], Decoding]:
+        """Read what the cache does not hold yet."""
+        kept, self._kept = self._kept, None  # an interruption leaves nothing that may be half written
+        start = common_length(kept[1], sample) if kept else 0
+        if kept is None or start == 0:
+            return self.engine.prefill([sample])
+        kept[0].keep(start)
+        return self._extend(kept[0], sample, start)
+
+    @torch.inference_mode()
+    def _extend(self, cache: KeyValues, sample: Sample, start: int) -> tuple[Float[Tensor, "1 dim"], Decoding]:
+        """Read the positions of a sample from `start` on top of the cache."""
+        model, device = self.engine.model, self.engine.device
+        media = tuple(replace(item, at=item.at - start) for item in sample.media if item.at[0] >= start)
+        rest = replace(sample, ids=sample.ids[start:], learn=sample.learn[start:], media=media)
+        batch = pack([rest], self.engine.load).to(device)
+        embeds = model.embed(batch)
+        seen = torch.ones(len(rest), len(sample), dtype=torch.bool, device=device).tril(start)
+        mask = torch.zeros(seen.shape, dtype=embeds.dtype, device=device).masked_fill_(~seen, float("-inf"))
+        hidden = model.backbone.step(embeds[None], batch.positions[None] + start, mask[None, None], cache)
+        return hidden[0, -1:], Decoding(model.backbone, cache, [Place.alone(len(sample))])
+
+
+def common_length(kept: Sample, new: Sample) -> int:
+    """Leading positions that two samples share; the new one keeps at least one of its own, and media stay whole."""
+    length = min(len(kept), len(new) - 1)
+    differs = np.flatnonzero(kept.ids[:length] != new.ids[:length])
+    length = int(differs[0]) if len(differs) else length
+    for old, now in zip_longest(kept.media, new.media):
+        same = old is not None and now is not None and _equal(old, now)
+        for item in (old, now):
+            if item is not None and item.at[0] < length and not (same and item.at[-1] < length):
+                length = int(item.at[0])
+    return length
+
+
+def _equal(one: MediaItem, other: MediaItem) -> bool:
+    return one.media.key == other.media.key and one.plan == other.plan and np.array_equal(one.at, other.at)

@@ -1,0 +1,188 @@
+"""Documents in, answers out: the one place where a model generates.
+
+What comes out is a stream of segments. Text is the only output so far; other output decoders append their media to a
+row's segments (`rows.Row`) when they are complete, and the engine's loop stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import dropwhile
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from omniform.data.document import Document, Segment
+from omniform.data.loader import read_views
+from omniform.data.packing import pack
+from omniform.data.processor import MediaItem, Processor, Sample, TooLong
+from omniform.inference.batches import batches
+from omniform.inference.cache import KeyValues
+from omniform.inference.decoding import Decoding, Place
+from omniform.inference.rows import Answer, Ending, Row
+from omniform.inference.sampling import GenerationConfig, choose
+from omniform.inference.writer import TextWriter
+from omniform.model import Lmm
+from omniform.prompt import TEXT
+
+Progress = Callable[[int, int], None]
+"""Called with the documents answered so far, and all."""
+GREEDY = GenerationConfig()
+
+
+class NothingToAnswer(ValueError):
+    """A document without a question; the message says what to give."""
+
+
+class Engine:
+    """Answers documents with one model, which it puts into evaluation mode.
+
+    A document is answered after its last turn that is not the assistant's; a true answer that stands at its end (as
+    in training and test data) is not read.
+
+    Args:
+        positions: of one batch at most, shared media counted once.
+    """
+
+    def __init__(self, model: Lmm, processor: Processor, *, positions: int = 8192) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.positions = positions
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    # -- what users call --
+
+    def generate(
+        self, documents: Sequence[Document], config: GenerationConfig = GREEDY, progress: Progress | None = None
+    ) -> list[Answer]:
+        """The answer of each document, in the order of the documents.
+
+        An answer does not depend on the other documents: documents about the same media are read together, and
+        random numbers are the document's own.
+
+        Raises:
+            NothingToAnswer: a document is empty.
+            SpecError: a modality that the system does not read.
+            MediaError: a medium that cannot be read.
+            TooLong: a prompt that is longer than the backbone's context.
+        """
+        answers: dict[int, Answer] = {}
+        ending, trees = self.ending(config), self.model.system.backbone.trees
+        for batch in batches(documents, lambda i: self.sample(documents[i], i), self.positions, trees=trees):
+            samples = [sample for _, sample in batch]
+            rows = [self.row(sample, config, ending) for sample in samples]
+            hidden, decoding = self.prefill(samples)
+            for _ in self.decode(rows, hidden, decoding, config):
+                pass
+            answers.update({number: row.answer() for (number, _), row in zip(batch, rows, strict=True)})
+            if progress:
+                progress(len(answers), len(documents))
+        return [answers[i] for i in range(len(documents))]
+
+    def stream(self, document: Document, config: GenerationConfig = GREEDY) -> Generator[Segment, None, Answer]:
+        """Segments of one answer as they complete: text in pieces of whole characters. Returns the answer.
+
+        Raises: as `generate`, before the first segment.
+        """
+        sample = self.sample(document)
+        row = self.row(sample, config, self.ending(config))
+        yield from self.watch(row, *self.prefill([sample]), config)
+        return row.answer()
+
+    # -- steps --
+
+    def sample(self, document: Document, number: int = 0) -> Sample:
+        """The prompt of a document.
+
+        Raises: as `generate`.
+        """
+        name = f"document {document.id or number}"
+        question = tuple(dropwhile(lambda s: s.role == "assistant", reversed(document.segments)))[::-1]
+        if not any(s.role == "user" for s in question):
+            raise NothingToAnswer(f"{name} holds no words or media of a user; give it a question or a medium")
+        sample = self.processor.sample(Document(question, document.id), answer_next=True)
+        context = self.model.system.backbone.context
+        if len(sample) > context:
+            rows = sum(len(item.at) for item in sample.media)
+            raise TooLong(
+                f"{name} takes {len(sample)} positions ({rows} of media), but the backbone reads at most {context}; "
+                "shorten its text, or give fewer or smaller media"
+            )
+        return sample
+
+    def ending(self, config: GenerationConfig) -> Ending:
+        return Ending.of(self.processor.tokenizer, self.processor.system.prompt, config)
+
+    def row(self, sample: Sample, config: GenerationConfig, ending: Ending) -> Row:
+        """An answer that has not begun."""
+        opening = self.processor.system.prompt.answer.split(TEXT)[0]
+        writer = TextWriter(self.processor.tokenizer, ending.strings, opening)
+        room = self.model.system.backbone.context - len(sample) + 1  # the last token is never read
+        return Row(sample, config.random(sample.id), writer, ending, min(config.max_new_tokens, room))
+
+    def load(self, item: MediaItem) -> Tensor:
+        return read_views(item, self.processor)
+
+    @torch.inference_mode()
+    def prefill(self, samples: Sequence[Sample]) -> tuple[Float[Tensor, "rows dim"], Decoding]:
+        """Last hidden state of each prompt, and what to decode on; samples of a family are neighbours."""
+        trees = self.model.system.backbone.trees
+        batch, cache = pack(samples, self.load, trees=trees).to(self.device), KeyValues()
+        hidden = self.model.hidden(batch, cache)
+        last = [batch.tree.nodes[leaf].stop - 1 for leaf in batch.tree.leaves]
+        return hidden[last], Decoding(self.model.backbone, cache, Place.of(batch.tree))
+
+    def decode(
+        self, rows: Sequence[Row], hidden: Float[Tensor, "rows dim"], decoding: Decoding, config: GenerationConfig
+    ) -> Iterator[None]:
+        """Let rows go on until each is finished; yields after every token."""
+        while True:
+            tokens = self._take(rows, hidden, config)
+            yield
+            going = [i for i, row in enumerate(rows) if row.finish is None]
+            if not going:
+                return
+            if len(going) < len(rows):
+                rows, tokens = [rows[i] for i in going], tokens[going]
+                decoding.keep(going)
+            hidden = decoding.step(tokens)
+
+    def watch(
+        self, row: Row, hidden: Float[Tensor, "1 dim"], decoding: Decoding, config: GenerationConfig
+    ) -> Iterator[Segment]:
+        """Segments of one row as they complete."""
+        given = 0
+        for _ in self.decode([row], hidden, decoding, config):
+            row.read()
+            yield from row.segments[given:]
+            given = len(row.segments)
+
+    @torch.inference_mode()
+    def _take(
+        self, rows: Sequence[Row], hidden: Float[Tensor, "rows dim"], config: GenerationConfig
+    ) -> Int[Tensor, " rows"]:
+        """Choose the next token of each row; rows are equally long."""
+        logits = self.model.backbone.logits(hidden)
+        early = len(rows[0].tokens) < config.min_new_tokens
+        tokens, log_probs = choose(
+            logits,
+            config,
+            [row.random for row in rows],
+            seen=None if config.repetition_penalty == 1 else _seen(rows, logits),
+            banned=sorted(rows[0].ending.ids) if early else (),
+        )
+        for row, token, log_prob in zip(rows, tokens.tolist(), log_probs.tolist(), strict=True):
+            row.take(token, log_prob)
+        return tokens
+
+
+def _seen(rows: Sequence[Row], logits: Tensor) -> Tensor:
+    """[rows, vocab] bool: tokens that stand in a row's prompt or answer."""
+    seen = torch.zeros(logits.shape, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        seen[i, torch.from_numpy(row.words())] = True
+    return seen.to(logits.device)

@@ -1,0 +1,133 @@
+"""One answer under construction, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from random import Random
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from omniform.data.document import Segment, Text
+from omniform.data.processor import Ids, Sample
+from omniform.data.tokenizer import Tokenizer
+from omniform.inference.sampling import GenerationConfig
+from omniform.inference.writer import TextWriter
+from omniform.prompt import Prompt
+
+Finish: TypeAlias = Literal["stop", "length"]
+"""`stop`: an end token or a stop string came. `length`: `max_new_tokens`, or the backbone's context, was reached."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one document.
+
+    Attributes:
+        segments: in order; text that follows text is one segment.
+        tokens: ids generated, the one that ended the answer included.
+        log_probs: log-probability of each under the model, before temperature and the like.
+    """
+
+    segments: tuple[Segment, ...]
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    finish: Finish
+
+    @property
+    def text(self) -> str:
+        return "".join(s.text for s in self.segments if isinstance(s, Text))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What ends an answer: ids, and strings, which tokens may spell in many ways.
+
+    A stop string that is one special token of the vocabulary only ever comes as that id.
+    """
+
+    ids: frozenset[int]
+    strings: tuple[str, ...]
+
+    @staticmethod
+    def of(tokenizer: Tokenizer, prompt: Prompt, config: GenerationConfig) -> Ending:
+        ids = set() if tokenizer.eos_id is None else {tokenizer.eos_id}
+        strings = []
+        for stop in dict.fromkeys((*prompt.stop, *config.stop)):
+            encoded, _ = tokenizer.encode(stop)
+            if len(encoded) == 1 and tokenizer.decode(encoded) == "":
+                ids.add(encoded[0])
+            else:
+                strings.append(stop)
+        return Ending(frozenset(ids), tuple(strings))
+
+
+@dataclass
+class Row:
+    """One document that is being answered.
+
+    Attributes:
+        limit: tokens after which it ends.
+        segments: what has been said; other outputs than text would append theirs here, too.
+    """
+
+    sample: Sample
+    random: Random
+    writer: TextWriter
+    ending: Ending
+    limit: int
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    finish: Finish | None = None
+    _unread: list[int] = field(default_factory=list)
+
+    def take(self, token: int, log_prob: float) -> None:
+        """One more token."""
+        self.tokens.append(token)
+        self.log_probs.append(log_prob)
+        if token in self.ending.ids:
+            self.finish = "stop"
+        else:
+            self._unread.append(token)
+            if self.ending.strings:
+                self.read()
+        if self.finish is None and len(self.tokens) >= self.limit:
+            self.finish = "length"
+        if self.finish:
+            self.read()
+            self._add(self.writer.close())
+
+    def read(self) -> None:
+        """Turn the tokens so far into text; only needed where someone watches, or text may end the answer."""
+        if self._unread:
+            self._add(self.writer.write(self._unread))
+            self._unread = []
+        if self.writer.stopped:
+            self.finish = "stop"
+
+    def _add(self, text: str) -> None:
+        if text:
+            self.segments.append(Text(text, "assistant"))
+
+    def answer(self) -> Answer:
+        """The answer so far; of a row that was given up it ends for its length."""
+        return Answer(tuple(_joined(self.segments)), tuple(self.tokens), tuple(self.log_probs), self.finish or "length")
+
+    def words(self) -> Ids:
+        """Ids of the prompt's text and of the answer; media rows have no ids."""
+        text = np.ones(len(self.sample), dtype=bool)
+        for item in self.sample.media:
+            text[item.at] = False
+        return np.concatenate([self.sample.ids[text], np.asarray(self.tokens, dtype=np.int64)])
+
+
+def _joined(segments: Sequence[Segment]) -> Iterator[Segment]:
+    """Neighbouring texts as one."""
+    for is_text, members in groupby(segments, key=lambda s: isinstance(s, Text)):
+        if is_text:
+            yield Text("".join(s.text for s in members if isinstance(s, Text)), "assistant")
+        else:
+            yield from members

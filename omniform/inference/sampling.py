@@ -1,0 +1,127 @@
+"""How the next token is chosen: pure functions of logits, and the numbers that say how.
+
+Order and meaning of the steps are those of transformers' logits processors: repetition penalty, banned ids,
+temperature, top-k, top-p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class SamplingError(ValueError):
+    """A number that no choice can be made with; the message names it and what would do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How answers are generated.
+
+    Attributes:
+        max_new_tokens: most tokens of an answer, the one that ends it included.
+        min_new_tokens: tokens before which no end token is chosen.
+        temperature: 0 always takes the likeliest token.
+        top_k: only the k likeliest tokens; 0 is all.
+        top_p: only the smallest set of likeliest tokens whose mass is at least p; 1 is all.
+        repetition_penalty: divides positive and multiplies negative logits of tokens that stand in the prompt or the
+            answer (arXiv:1909.05858 section 4.1).
+        seed: with a document's id, fixes all random choices of its answer.
+        stop: strings that end an answer, besides the prompt's.
+    """
+
+    max_new_tokens: int = 128
+    min_new_tokens: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rules = (
+            (self.max_new_tokens >= 1, "max_new_tokens", "at least 1"),
+            (0 <= self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", "0 to max_new_tokens"),
+            (self.temperature >= 0, "temperature", "0 (always the likeliest token) or more"),
+            (self.top_k >= 0, "top_k", "0 (all tokens) or more"),
+            (0 < self.top_p <= 1, "top_p", "above 0 and at most 1 (all tokens)"),
+            (self.repetition_penalty > 0, "repetition_penalty", "above 0; 1 is no penalty"),
+            (all(self.stop), "stop", "strings of at least one character"),
+        )
+        for holds, name, fits in rules:
+            if not holds:
+                raise SamplingError(f"{name} is {getattr(self, name)!r}, but must be {fits}")
+
+    def random(self, document: str) -> Random:
+        """The random numbers of one document's answer: the same alone and in any batch."""
+        return Random(f"{self.seed}/{document}")
+
+
+def choose(
+    logits: Float[Tensor, "rows vocab"],
+    config: GenerationConfig,
+    randoms: Sequence[Random],
+    *,
+    seen: Bool[Tensor, "rows vocab"] | None = None,
+    banned: Sequence[int] = (),
+) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """The next token of each row, and its log-probability under the model itself (before any of the steps).
+
+    Args:
+        seen: tokens that the repetition penalty meets.
+        banned: ids that must not be chosen.
+    """
+    logits = logits.float()
+    scores = logits if seen is None else penalised(logits, seen, config.repetition_penalty)
+    if banned:
+        scores = scores.index_fill(1, torch.tensor(banned, device=scores.device), float("-inf"))
+    if config.temperature == 0:
+        tokens = scores.argmax(-1)
+    else:
+        tokens = draw(probabilities(scores, config), [random.random() for random in randoms])
+    return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def probabilities(scores: Float[Tensor, "rows vocab"], config: GenerationConfig) -> Float[Tensor, "rows vocab"]:
+    """What is sampled from: temperature, then top-k, then top-p."""
+    scores = scores / config.temperature
+    if 0 < config.top_k < scores.shape[-1]:
+        scores = top_k(scores, config.top_k)
+    if config.top_p < 1:
+        scores = top_p(scores, config.top_p)
+    return scores.softmax(-1)
+
+
+def penalised(
+    logits: Float[Tensor, "rows vocab"], seen: Bool[Tensor, "rows vocab"], penalty: float
+) -> Float[Tensor, "rows vocab"]:
+    """Tokens seen become less likely by a factor on their logits, away from 0 where they are negative."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def top_k(scores: Float[Tensor, "rows vocab"], k: int) -> Float[Tensor, "rows vocab"]:
+    """All but the k highest become -inf; ties with the k-th stay."""
+    least = scores.topk(k).values[:, -1:]
+    return scores.masked_fill(scores < least, float("-inf"))
+
+
+def top_p(scores: Float[Tensor, "rows vocab"], p: float) -> Float[Tensor, "rows vocab"]:
+    """All but the smallest set of likeliest tokens with a mass of at least p become -inf."""
+    ordered, order = scores.sort(descending=True, stable=True)
+    mass = ordered.softmax(-1)
+    needless = mass.cumsum(-1) - mass >= p
+    needless[:, 0] = False  # p may be lost in rounding, the likeliest token never is
+    return scores.masked_fill(needless.gather(1, order.argsort()), float("-inf"))
+
+
+def draw(probs: Float[Tensor, "rows vocab"], uniform: Sequence[float]) -> Int[Tensor, " rows"]:
+    """The token under each row's uniform number in [0, 1), along the cumulated probabilities."""
+    reached = probs.double().cumsum(-1)
+    target = torch.tensor(uniform, dtype=torch.float64, device=probs.device)[:, None] * reached[:, -1:]
+    return torch.searchsorted(reached, target, right=True)[:, 0].clamp(max=probs.shape[-1] - 1)
