@@ -108,10 +108,11 @@ class Vit(Encoder):
 
     @classmethod
     def fields_of(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Fields from a transformers vision configuration."""
+        """Fields from a transformers vision configuration, as far as it says them."""
+        optional = {"activation": "hidden_act", "norm_eps": "layer_norm_eps"}
         return {
             "width": config["hidden_size"], "layers": config["num_hidden_layers"],
             "heads": config["num_attention_heads"], "mlp_dim": config["intermediate_size"],
-            "patch": config["patch_size"], "image": config["image_size"], "activation": config["hidden_act"],
-            "norm_eps": config["layer_norm_eps"],
+            "patch": config["patch_size"], "image": config["image_size"],
+            **{field: config[key] for field, key in optional.items() if key in config},
         }  # fmt: skip

@@ -1,5 +1,8 @@
 """LLaVA-1.5: CLIP ViT-L/14 at 336 px -> 2-layer MLP -> Vicuna-1.5; answers in text."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from omniform.backbones.llama import VICUNA_7B, VICUNA_13B
 from omniform.connectors.mlp import Mlp
 from omniform.decoders.text import Text
@@ -7,6 +10,7 @@ from omniform.encoders.clip import CLIP_L_336
 from omniform.fusion.splice import Splice
 from omniform.prompt import Prompt
 from omniform.spec import Continuous, Layout, Learn, Source, Stage, System
+from omniform.systems._llava_release import llava_release
 from omniform.views.fixed import Fixed
 
 VICUNA_V1 = Prompt(
@@ -52,9 +56,16 @@ SYSTEM = System(
             ("model.vision_tower.vision_tower.", "inputs.image.encoder."),
             ("model.mm_projector.", "inputs.image.connector.layers."),
             ("", "backbone.lm."),
-        )
+        ),
+        separate={"inputs.image.encoder.": "openai/clip-vit-large-patch14-336"},
+        architectures=("LlavaLlamaForCausalLM",),
     ),
     source=Source(paper="arXiv:2310.03744", code="haotian-liu/LLaVA@c121f04"),
     published_params={"image.encoder": 303507456, "image.connector": 20979712, "backbone": 6738415616},
     variants={"13b": {"backbone": VICUNA_13B}},
 )
+
+
+def from_release(config: Mapping[str, Any]) -> System:
+    """The system as a release's config.json has it."""
+    return llava_release(SYSTEM, config)
