@@ -1,0 +1,167 @@
+"""Recipe -> everything that training touches: system, tokenizer, processor, model, datasets."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omniform.data.dataset import Dataset, Joined
+from omniform.data.datasets import open_dataset
+from omniform.data.document import Text
+from omniform.data.processor import Processor
+from omniform.data.tokenizer import HfTokenizer, open_tokenizer, train_tokenizer
+from omniform.model import Lmm
+from omniform.prompt import CONTENT, MEDIA, TEXT, Prompt
+from omniform.spec import System
+from omniform.training.freeze import prefixes
+from omniform.training.recipe import Recipe
+from omniform.training.weights import load_parts
+
+CONTROL = re.compile(r"<[^<>\s]+>")
+"""What counts as one token where it stands in a prompt, such as <|im_end|>."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run is made of.
+
+    Attributes:
+        system: the recipe's, with the tokenizer's vocabulary.
+        datasets: those that the stages name.
+        given: paths of parts that started from released weights.
+        fingerprint: of these weights; a run is resumed only with the same.
+    """
+
+    recipe: Recipe
+    system: System
+    tokenizer: HfTokenizer
+    processor: Processor
+    model: Lmm
+    datasets: Mapping[str, Dataset]
+    given: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+
+def set_up(recipe: Recipe, tokenizer_folder: Path | None = None) -> Setup:
+    """Everything a recipe needs; what is random in it follows from the recipe's seed.
+
+    Args:
+        tokenizer_folder: the run's own tokenizer, if it has one already.
+
+    Raises:
+        DataError: a dataset cannot be used.
+        CheckpointError: released weights cannot be used.
+    """
+    datasets = {s.data: _dataset(recipe, s.data) for s in recipe.stages}
+    tokenizer, added = make_tokenizer(recipe, datasets, tokenizer_folder)
+    model = _model(recipe, tokenizer, added)
+    return Setup(
+        recipe=recipe, system=model.system, tokenizer=tokenizer, processor=Processor(model.system, tokenizer),
+        model=model, datasets=datasets, given=tuple(recipe.weights), fingerprint=fingerprint(model, recipe.weights),
+    )  # fmt: skip
+
+
+def _dataset(recipe: Recipe, name: str) -> Dataset:
+    parts = tuple(open_dataset(config) for config in recipe.data[name])
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+# --- tokenizer ---------------------------------------------------------------------------------------------------
+
+
+def make_tokenizer(
+    recipe: Recipe, datasets: Mapping[str, Dataset], folder: Path | None = None
+) -> tuple[HfTokenizer, int]:
+    """The tokenizer of a recipe, and how many tokens the system added to a released one."""
+    source, special = recipe.tokenizer, recipe.system.special_tokens
+    if source.kind == "train":
+        if folder:
+            return open_tokenizer(str(folder)), 0
+        prompts = _prompts(recipe)
+        control = dict.fromkeys(t for p in prompts for text in _literals(p) for t in CONTROL.findall(text))
+        texts = dict.fromkeys((*_words(datasets), *(text for p in prompts for text in _literals(p))))
+        return train_tokenizer(texts, tuple(dict.fromkeys((*special, *control))), int(source.value)), 0
+    tokenizer = _released_tokenizer(recipe)
+    return tokenizer, tokenizer.add_special(special) if special else 0
+
+
+def _prompts(recipe: Recipe) -> list[Prompt]:
+    return [recipe.system.prompt, *(s.prompt for s in recipe.stages if s.prompt)]
+
+
+def _literals(prompt: Prompt) -> Iterator[str]:
+    """The text of a prompt, without its placeholders."""
+    templates = (prompt.system, prompt.system_turn.replace("{system}", ""), prompt.user, prompt.header, prompt.answer)
+    for template in (*templates, *prompt.media.values(), *prompt.always_learned, *prompt.stop):
+        yield re.sub("|".join(map(re.escape, (CONTENT, MEDIA, TEXT))), "", template)
+
+
+def _words(datasets: Mapping[str, Dataset]) -> Iterator[str]:
+    """Text of all documents, each different one once, as it stands after a space and at a start."""
+    for dataset in datasets.values():
+        for number in range(len(dataset)):
+            for segment in dataset[number].segments:
+                if isinstance(segment, Text):
+                    yield segment.text
+                    yield f" {segment.text}"
+
+
+# --- model -------------------------------------------------------------------------------------------------------
+
+
+def with_vocab(system: System, size: int) -> System:
+    """The system with a backbone of that vocabulary: the one place where it is set."""
+    return system.but({"backbone.vocab": size})
+
+
+def _model(recipe: Recipe, tokenizer: HfTokenizer, added: int) -> Lmm:
+    """The model; a backbone that starts from released weights keeps their vocabulary, and grows if need be."""
+    torch.manual_seed(recipe.seed)
+    if "backbone" not in recipe.weights:
+        model: Lmm = with_vocab(recipe.system, tokenizer.size).build()
+        load_parts(model, recipe.weights)
+        return model
+    model = recipe.system.build()
+    load_parts(model, recipe.weights)
+    if added:
+        grow_vocab(model, tokenizer.size, added)
+    elif tokenizer.size > model.system.backbone.vocab:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.size} tokens, the released backbone {model.system.backbone.vocab}; "
+            "they do not belong together"
+        )
+    return model
+
+
+@torch.no_grad()
+def grow_vocab(model: Lmm, size: int, added: int) -> None:
+    """Give the last `added` of a tokenizer's `size` tokens embeddings: the mean of all tokens before them.
+
+    Rows are appended where the backbone has too few.
+    """
+    lm: Any = model.backbone.lm
+    if size > model.system.backbone.vocab:
+        lm.resize_token_embeddings(size, mean_resizing=False)
+        model.system = with_vocab(model.system, size)
+        model.backbone.spec = model.system.backbone
+    for layer in (lm.get_input_embeddings(), lm.get_output_embeddings()):
+        rows = layer.weight
+        rows[size - added : size] = rows[: size - added].mean(0)
+
+
+def fingerprint(model: Lmm, given: Mapping[str, str]) -> str:
+    """Tells released weights apart by the first numbers of their tensors; empty where none are used."""
+    if not given:
+        return ""
+    digest = hashlib.sha1(usedforsecurity=False)
+    kept = prefixes(model, tuple(given))
+    for name, tensor in model.state_dict().items():
+        if name.startswith(kept):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.flatten()[:16].tolist()}".encode())
+    return digest.hexdigest()
