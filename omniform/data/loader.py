@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -66,12 +66,20 @@ class Counts:
 
 @dataclass(frozen=True)
 class Step:
-    """The packed batches of one optimizer step."""
+    """The packed batches of one optimizer step.
+
+    Attributes:
+        weight: learned tokens, by their weights.
+        skipped_media, truncated, problem: what `Counts` gained from this step's documents.
+    """
 
     micro: tuple[Batch, ...]
     documents: int
     positions: int
     weight: float
+    skipped_media: int = 0
+    truncated: int = 0
+    problem: str = ""
 
 
 @dataclass
@@ -121,7 +129,7 @@ class Loader:
     counts: Counts = field(default_factory=Counts)
     cache: ViewCache = field(default_factory=ViewCache)
 
-    def steps(self, start: int, stop: int) -> Iterator[Step]:
+    def steps(self, start: int, stop: int) -> Generator[Step, None, None]:
         """Steps [start, stop) counted over all epochs, prepared in a thread of their own."""
         return prefetched(lambda: self._steps(start, stop))
 
@@ -134,10 +142,14 @@ class Loader:
 
     def step(self, numbers: Sequence[int]) -> Step:
         """The packed batches of some documents."""
+        skipped, truncated = self.counts.skipped_media, self.counts.truncated
         samples = [s for s in map(self._sample, numbers) if s is not None]
+        skipped, truncated = self.counts.skipped_media - skipped, self.counts.truncated - truncated
         micro = tuple(pack(group, self._load, trees=self.trees) for group in self._split(samples))
         weight = float(sum(b.weights.sum() for b in micro))
-        return Step(micro, len(samples), sum(b.tree.length for b in micro), weight)
+        problem = self.counts.last_problem if skipped else ""
+        length = sum(b.tree.length for b in micro)
+        return Step(micro, len(samples), length, weight, skipped, truncated, problem)
 
     def _sample(self, number: int) -> Sample | None:
         document = self.dataset[number]
@@ -180,7 +192,7 @@ def read_views(item: MediaItem, processor: Processor) -> Tensor:
     return views_of(frames_of(item.media), item.plan, encoder.resample)
 
 
-def prefetched(make: Callable[[], Iterator[Step]], ahead: int = 3) -> Iterator[Step]:
+def prefetched(make: Callable[[], Iterator[Step]], ahead: int = 3) -> Generator[Step, None, None]:
     """The same items, made ahead in a thread; its errors are raised here."""
     items: queue.Queue[Step | BaseException | None] = queue.Queue(ahead)
     stopped = threading.Event()

@@ -18,7 +18,11 @@ class Tokenizer(Protocol):
 
     bos_id: int | None
     eos_id: int | None
-    size: int
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        ...
 
     def encode(self, text: str) -> tuple[list[int], Offsets]:
         """Ids without begin or end tokens, and (start, stop) characters of each; special tokens are recognised."""
