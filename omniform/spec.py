@@ -167,17 +167,21 @@ class Layout:
     Attributes:
         rules: ordered (released prefix, our prefix); the first match applies, both ways.
         separate: our prefix -> hub id of another repository that holds these weights in the release.
+        named_in: our prefix -> key of config.json that names the other repository, where it does not stand in `separate`
+            or a release has another; a path within the release is allowed too.
         folders: sub-folders that are checkpoints of their own; keys read as "folder/key".
         architectures: what "architectures" in a release's config.json says, so that errors can tell whose it is.
     """
 
     rules: Rules
     separate: Mapping[str, str] = FrozenMap()
+    named_in: Mapping[str, str] = FrozenMap()
     folders: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "separate", FrozenMap(self.separate))
+        object.__setattr__(self, "named_in", FrozenMap(self.named_in))
 
 
 # --- system ------------------------------------------------------------------------------------------------------

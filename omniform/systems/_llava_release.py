@@ -1,6 +1,7 @@
 """The configuration that LLaVA and its descendants release: the language model's keys, and `mm_*` keys for the rest.
 
-haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py:29-126, llava/model/multimodal_projector/builder.py:33-51. Each function takes a system's part and gives it as one release has it; a system whose release says more composes them.
+haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py:29-126, llava/model/multimodal_projector/builder.py:33-51.
+Each function takes a system's part and gives it as one release has it; a system whose release says more composes them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from omniform.views.any_res import AnyRes, grids_up_to
 from omniform.views.fixed import Fixed
 
 Config: TypeAlias = Mapping[str, Any]
-ENCODER = "inputs.image.encoder."
+NAMED_IN: Mapping[str, str] = FrozenMap({"inputs.image.encoder.": "mm_vision_tower"})
+"""For `Layout.named_in`."""
 
 
 def llava_release(
@@ -47,16 +49,10 @@ def llava_release(
     encoder = encoder or encoder_of(image.encoder, config)
     connector = connector or connector_of(image.connector, config)
     views = views or views_of(image.views, config, encoder)
-    if config.get("mm_hidden_size", encoder.dim * views.scales) != encoder.dim * views.scales:
-        raise SpecError(
-            f"mm_hidden_size {config['mm_hidden_size']} is not the width that the connector reads, "
-            f"{encoder.dim * views.scales} ({encoder.dim} of the encoder, {views.scales} scales)"
-        )
     return replace(
         system,
         inputs={**system.inputs, "image": replace(image, encoder=encoder, connector=connector, views=views)},
         backbone=backbone_of(system.backbone, config),
-        layout=replace(system.layout, separate=separate_of(system.layout.separate, config)),
         published_params=FrozenMap(),
         variants=FrozenMap(),
     )
@@ -119,9 +115,3 @@ def grids_of(config: Config, tile: int, default: tuple[Hw, ...]) -> tuple[Hw, ..
         if width % tile or height % tile:
             raise SpecError(f"image_grid_pinpoints {[width, height]} is not made of tiles of {tile} pixels")
     return tuple((height // tile, width // tile) for width, height in points)
-
-
-def separate_of(separate: Mapping[str, str], config: Config) -> Mapping[str, str]:
-    """Where the image encoder is read from when the release does not hold it."""
-    named = config.get("mm_vision_tower") or config.get("vision_tower")
-    return {**separate, ENCODER: named} if isinstance(named, str) else separate

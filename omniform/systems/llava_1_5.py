@@ -10,7 +10,7 @@ from omniform.encoders.clip import CLIP_L_336
 from omniform.fusion.splice import Splice
 from omniform.prompt import Prompt
 from omniform.spec import Continuous, Layout, Learn, Source, Stage, System
-from omniform.systems._llava_release import llava_release
+from omniform.systems._llava_release import NAMED_IN, llava_release
 from omniform.views.fixed import Fixed
 
 VICUNA_V1 = Prompt(
@@ -58,6 +58,7 @@ SYSTEM = System(
             ("", "backbone.lm."),
         ),
         separate={"inputs.image.encoder.": "openai/clip-vit-large-patch14-336"},
+        named_in=NAMED_IN,
         architectures=("LlavaLlamaForCausalLM",),
     ),
     source=Source(paper="arXiv:2310.03744", code="haotian-liu/LLaVA@c121f04"),

@@ -1,0 +1,198 @@
+"""Tensors in a folder as published checkpoints lie on disk: names and shapes first, values shard by shard.
+
+Safetensors are preferred; `.bin` files are opened as tensors only (`weights_only`), never as pickled code.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from omniform.weights.layout import CheckpointError, Shape
+
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SINGLE = ("model.safetensors", "pytorch_model.bin")
+CHUNK = 256 * 2**20
+"""Bytes read before a file is opened anew: pages of a mapped file count as memory until it is closed."""
+
+Read: TypeAlias = Callable[[str], Tensor]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored tensor."""
+
+    file: Path
+    shape: Shape
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        return self.dtype.itemsize * int(torch.Size(self.shape).numel())
+
+
+def entries(folder: Path) -> dict[str, Entry]:
+    """Key -> tensor, of the checkpoint in a folder; values are not read.
+
+    Raises:
+        CheckpointError: no checkpoint, a shard is missing, damaged or cut short, or a file holds more than tensors.
+    """
+    found: dict[str, Entry] = {}
+    for file in weight_files(folder):
+        for key, (shape, dtype) in _contents(file).items():
+            if key in found:
+                raise CheckpointError(f"{found[key].file} and {file} both hold {key}; remove one of them")
+            found[key] = Entry(file, shape, dtype)
+    return found
+
+
+def read(held: dict[str, Entry], keys: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Values of some tensors, file by file, each a copy of its own."""
+    by_file: dict[Path, list[str]] = {}
+    for key in keys:
+        by_file.setdefault(held[key].file, []).append(key)
+    for file, members in by_file.items():
+        for part in _chunks(held, members, file):
+            with opened(file) as get:
+                for key in part:
+                    yield key, get(key)
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """Files of the checkpoint in a folder.
+
+    Raises:
+        CheckpointError: none is there, or an index names one that is not.
+    """
+    for index, single in zip(INDEXES, SINGLE, strict=True):
+        if (folder / index).is_file():
+            return _indexed(folder / index)
+        if (folder / single).is_file():
+            return (folder / single,)
+    for pattern in ("*.safetensors", "*.bin"):
+        files = sorted(f for f in folder.glob(pattern) if f.name != "training_args.bin")
+        if len(files) == 1:
+            return (files[0],)
+    held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+    raise CheckpointError(f"{folder} holds no weights: looked for {', '.join(SINGLE + INDEXES)}, found {held}")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object in a file.
+
+    Raises:
+        CheckpointError: the file is missing or holds something else.
+    """
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file.parent} has no {file.name}; is it the folder of a released model?") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{file} is not readable JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file} holds {type(data).__name__}, not a JSON object")
+    return data
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Read]:
+    """A function that reads one tensor of a file, as a copy that does not hang on it.
+
+    Raises:
+        CheckpointError: the file is damaged or cut short, or holds more than tensors.
+    """
+    if file.suffix == ".safetensors":
+        with _safetensors(file) as handle:
+            yield lambda key: handle.get_tensor(key).clone()
+    else:
+        tensors = _torch_file(file, "cpu")
+        mapped = zipfile.is_zipfile(file)
+        yield lambda key: tensors[key].clone() if mapped else tensors.pop(key)
+
+
+def _indexed(index: Path) -> tuple[Path, ...]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map from keys to files")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index} points outside its folder: {name!r}")
+    lost = [name for name in names if not (index.parent / name).is_file()]
+    if lost:
+        raise CheckpointError(
+            f"{index.parent} lacks {len(lost)} of {len(names)} files that {index.name} names: {', '.join(lost[:3])}; "
+            "fetch them again"
+        )
+    return tuple(index.parent / name for name in names)
+
+
+def _chunks(held: dict[str, Entry], keys: list[str], file: Path) -> Iterator[list[str]]:
+    """Keys in portions of about `CHUNK` bytes, where opening a file again costs little."""
+    if file.suffix != ".safetensors" and not zipfile.is_zipfile(file):
+        yield keys
+        return
+    part: list[str] = []
+    size = 0
+    for key in keys:
+        part.append(key)
+        size += held[key].bytes
+        if size >= CHUNK:
+            yield part
+            part, size = [], 0
+    yield part
+
+
+def _contents(file: Path) -> dict[str, tuple[Shape, torch.dtype]]:
+    if file.suffix == ".safetensors":
+        with _safetensors(file) as handle:
+            slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118
+            return {key: (tuple(s.get_shape()), _dtype(s.get_dtype(), file)) for key, s in slices.items()}
+    return {key: (tuple(t.shape), t.dtype) for key, t in _torch_file(file, "meta").items()}
+
+
+def _dtype(name: str, file: Path) -> torch.dtype:
+    known = {
+        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+        "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+        "BOOL": torch.bool,
+    }  # fmt: skip
+    if name not in known:
+        raise CheckpointError(f"{file} holds {name} numbers; give weights in {', '.join(known)}")
+    return known[name]
+
+
+def _safetensors(file: Path) -> Any:
+    try:
+        return safe_open(str(file), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short ({error}); fetch or copy it again") from error
+
+
+def _torch_file(file: Path, device: str) -> dict[str, Tensor]:
+    try:
+        tensors = torch.load(file, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file} is refused: it holds pickled objects other than tensors, which can run code when opened; "
+            "use a safetensors release"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short ({_first_line(error)}); fetch it again") from error
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise CheckpointError(f"{file} holds something other than a dictionary of tensors")
+    return tensors
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,270 @@
+"""A system from the checkpoint in which it was released, whatever its keys, shards and folders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omniform import index
+from omniform.geometry import SpecError
+from omniform.parts import Rules
+from omniform.spec import System
+from omniform.weights.configs import full_config
+from omniform.weights.files import Entry, entries, read, read_json
+from omniform.weights.fill import Slots, fill, move_constants, slots, without_memory
+from omniform.weights.hub import folder_of
+from omniform.weights.layout import (
+    CheckpointError,
+    LayoutError,
+    Match,
+    Place,
+    Shapes,
+    looks_like,
+    match,
+    ours,
+    released,
+    rules_of,
+    separate_rules,
+)
+
+Where = str | Path
+
+
+def load_release(
+    system: System | str,
+    where: Where,
+    *,
+    separate: Mapping[str, Where] | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """The model of a system with the weights of a release, in evaluation mode.
+
+    Args:
+        system: a slug, sized by the release's config.json; or a `System`, taken as it is.
+        where: folder or hub id of the release.
+        separate: repository that holds weights the release leaves out -> local folder or another hub id.
+        dtype: of the weights; None is the one that most of the release is stored in.
+
+    Returns:
+        The `Lmm`; weights are read once, tensor by tensor.
+
+    Raises:
+        CheckpointError: nothing usable there; config.json is missing or another system's; files are missing,
+            damaged or hold more than tensors.
+        LayoutError: keys or shapes are not those of the system.
+    """
+    release = _open(system, folder_of(where), separate or {})
+    with without_memory():
+        model = release.system.build()
+    needed = slots(model)
+    sources = [_main_source(release, needed), *_other_sources(release, needed)]
+    _check(release, sources)
+    kind = _common_dtype(release.held) if dtype is None else dtype
+    for source in sources:
+        fill(model, source.tensors(), dtype=kind, device=device)
+        source.check_ties(model)
+    move_constants(model, device)
+    return model.eval()
+
+
+# --- what is there -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Release:
+    """A release on disk, before its values are read.
+
+    Attributes:
+        held: released key -> stored tensor.
+        repositories: our prefix -> name of the other repository that may hold the weights under it.
+        others: our prefix -> folder of the repository that holds the weights under it.
+    """
+
+    system: System
+    folder: Path
+    config: Mapping[str, Any]
+    held: dict[str, Entry]
+    repositories: Mapping[str, str]
+    others: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Tensors of one checkpoint on their way to our names."""
+
+    held: dict[str, Entry]
+    match: Match
+    rules: Rules
+    repository: str = ""
+
+    def place(self, name: str) -> str:
+        """Where our tensor is looked for, in the release's words."""
+        return str(Place(released(name, self.rules) or name, self.repository))
+
+    @property
+    def left_over(self) -> tuple[str, ...]:
+        """Keys without a place; another repository is a whole of which the system takes a part."""
+        return () if self.repository else self.match.left_over
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        names = {key: name for name, key in self.match.found.items()}
+        for key, values in read(self.held, names):
+            yield names[key], values
+
+    def check_ties(self, model: nn.Module) -> None:
+        """Tied tensors that a file holds twice must be equal; one of them would be dropped."""
+        for name, key in self.match.tied.items():
+            kept = model.get_parameter(name)
+            for _, values in read(self.held, [key]):
+                if not torch.equal(values.to(kept), kept):
+                    raise CheckpointError(
+                        f"{self.held[key].file}: {key} and {self.match.found[name]} differ, but config.json ties them; "
+                        "correct tie_word_embeddings"
+                    )
+
+
+def _open(system: System | str, folder: Path, separate: Mapping[str, Where]) -> _Release:
+    given = index.system(system) if isinstance(system, str) else system
+    held = _held(given, folder)
+    sized = isinstance(system, str)
+    config = _config(given, folder) if sized or (folder / "config.json").is_file() else {}
+    repositories = _repositories(given, config, separate)
+    others, vision = _others(given, folder, held, repositories, separate)
+    if sized:
+        given = _as_released(given, {**config, **({"vision_config": vision} if vision else {})}, folder)
+    return _Release(given, folder, config, held, repositories, others)
+
+
+def _held(system: System, folder: Path) -> dict[str, Entry]:
+    if not system.layout.folders:
+        return entries(folder)
+    found = {}
+    for name in system.layout.folders:
+        if not (folder / name).is_dir():
+            raise CheckpointError(
+                f"{folder} has no sub-folder {name}; {system.slug} is released as {', '.join(system.layout.folders)}"
+            )
+        found.update({f"{name}/{key}": entry for key, entry in entries(folder / name).items()})
+    return found
+
+
+def _config(system: System, folder: Path) -> dict[str, Any]:
+    config = read_json(folder / "config.json")
+    return {**config, **{name: full_config(folder / name) for name in system.layout.folders}}
+
+
+def _as_released(system: System, config: Mapping[str, Any], folder: Path) -> System:
+    try:
+        return index.release(system.slug, config)
+    except (SpecError, KeyError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(
+            f"{folder / 'config.json'} is not one of {system.slug}: {reason}{_whose(system, config)}"
+        ) from error
+
+
+def _whose(system: System, config: Mapping[str, Any]) -> str:
+    """What the configuration says the release is, where that differs from the system asked for."""
+    said = tuple(config.get("architectures") or ())
+    if not said or set(said) & set(system.layout.architectures):
+        return ""
+    known = [slug for slug in looks_like(said) if slug != system.slug]
+    systems = f", the release of {' or '.join(known)}" if known else ""
+    return f"; its config.json says {', '.join(said)}{systems}"
+
+
+# --- weights in other repositories -------------------------------------------------------------------------------
+
+
+def _repositories(system: System, config: Mapping[str, Any], separate: Mapping[str, Where]) -> dict[str, str]:
+    """Our prefix -> repository that holds the weights under it, unless the release itself does."""
+    named = {prefix: config.get(key) for prefix, key in system.layout.named_in.items()}
+    repositories = {**system.layout.separate, **{prefix: name for prefix, name in named.items() if name}}
+    for name in separate:
+        if name not in repositories.values():
+            raise index.unknown(f"separate repository of {system.slug}", name, repositories.values())
+    return repositories
+
+
+def _others(
+    system: System, folder: Path, held: dict[str, Entry], repositories: dict[str, str], separate: Mapping[str, Where]
+) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Folders of what the release leaves out, and the configuration of an encoder that has a folder of its own."""
+    rules = rules_of(system)
+    names = [ours(key, rules) or "" for key in held]
+    others: dict[str, Path] = {}
+    vision: dict[str, Any] = {}
+    for prefix, repository in repositories.items():
+        place = _near(folder, repository, separate)
+        if not any(name.startswith(prefix) for name in names):
+            place = others[prefix] = _fetched(place, repository, prefix)
+        if place is not None and prefix.endswith(".encoder.") and (place / "config.json").is_file():
+            config = full_config(place)
+            vision = config.get("vision_config", config)
+    return others, vision
+
+
+def _near(folder: Path, repository: str, separate: Mapping[str, Where]) -> Path | None:
+    """The folder of a repository, where it needs no fetching: given by the caller, beside the release, or a path."""
+    if repository in separate:
+        return folder_of(separate[repository])
+    inside = (folder / repository).resolve()
+    if inside.is_dir() and inside.is_relative_to(folder.resolve()):
+        return inside
+    return Path(repository) if Path(repository).is_dir() else None
+
+
+def _fetched(place: Path | None, repository: str, prefix: str) -> Path:
+    try:
+        return place or folder_of(repository)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the release leaves {prefix.rstrip('.')} to {repository}: {error}; "
+            f"give its folder: separate={{{repository!r}: FOLDER}}"
+        ) from error
+
+
+# --- comparison --------------------------------------------------------------------------------------------------
+
+
+def _main_source(release: _Release, needed: Slots) -> _Source:
+    apart = tuple(release.others)
+    rules = rules_of(release.system)
+    shapes = {name: shape for name, shape in needed.shapes.items() if not name.startswith(apart)}
+    return _Source(release.held, _matched(release.held, shapes, rules, needed), rules)
+
+
+def _other_sources(release: _Release, needed: Slots) -> Iterator[_Source]:
+    for prefix, folder in release.others.items():
+        rules, held = separate_rules(release.system, prefix), entries(folder)
+        shapes = {name: shape for name, shape in needed.shapes.items() if name.startswith(prefix)}
+        yield _Source(held, _matched(held, shapes, rules, needed), rules, release.repositories[prefix])
+
+
+def _matched(held: dict[str, Entry], shapes: Shapes, rules: Rules, needed: Slots) -> Match:
+    return match({key: entry.shape for key, entry in held.items()}, shapes, rules, needed.aliases)
+
+
+def _check(release: _Release, sources: list[_Source]) -> None:
+    """All disagreements of all sources at once."""
+    missing = tuple(s.place(name) for s in sources for name in s.match.missing)
+    left_over = tuple(key for s in sources for key in s.left_over)
+    mismatched = {s.place(name): shapes for s in sources for name, shapes in s.match.mismatched.items()}
+    if missing or left_over or mismatched:
+        hint = _whose(release.system, release.config).removeprefix("; ")
+        what = f"{release.system.slug} as released"
+        raise LayoutError(str(release.folder), what, missing, left_over, mismatched, hint)
+
+
+def _common_dtype(held: Mapping[str, Entry]) -> torch.dtype:
+    sizes: Counter[torch.dtype] = Counter()
+    for entry in held.values():
+        sizes[entry.dtype] += entry.bytes if entry.dtype.is_floating_point else 0
+    return sizes.most_common(1)[0][0]
