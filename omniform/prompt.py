@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import groupby
+from typing import Literal, TypeAlias
 
 from omniform.frozen import FrozenMap
 from omniform.geometry import SpecError
 
-MEDIA, TEXT, CONTENT = "{media}", "{text}", "{content}"
+MEDIA, TEXT, CONTENT, SYSTEM = "{media}", "{text}", "{content}", "{system}"
+
+Medium: TypeAlias = tuple[str, int]
+"""Modality, and running index among the document's media."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,46 @@ class Turn:
     """One speaker's turn: strings, and media as (modality, running index)."""
 
     role: Literal["system", "user", "assistant"]
-    content: tuple[str | tuple[str, int], ...]
+    content: tuple[str | Medium, ...]
     learn: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """How words and media meet in a `{content}` turn.
+
+    Attributes:
+        lead: between the media that begin a turn and the words after them, where these bring no white space.
+        around: (before, after) a medium in place of the white space there, but not at the ends of the turn.
+        lone_first: whether a medium that is alone in its turn moves to the front; the words are stripped then.
+    """
+
+    lead: str = ""
+    around: tuple[str, str] | None = None
+    lone_first: bool = False
+
+    def __call__(self, content: Sequence[str | Medium]) -> list[str | Medium]:
+        """The content with the white space that belongs between its words and media."""
+        items = _merged(content)
+        media = [c for c in items if not isinstance(c, str)]
+        if self.lone_first and len(media) == 1 and isinstance(items[0], str):
+            words = "".join(c for c in items if isinstance(c, str)).strip()
+            items = _merged((*media, words))
+        if self.around is not None:
+            return self._spaced(items, *self.around)
+        first = next((i for i, c in enumerate(items) if isinstance(c, str)), 0)
+        leading = first > 0 and not str(items[first])[0].isspace()
+        return [*items[:first], self.lead, *items[first:]] if leading else items
+
+    @staticmethod
+    def _spaced(items: Sequence[str | Medium], before: str, after: str) -> list[str | Medium]:
+        out: list[str | Medium] = []
+        for i, item in enumerate(items):
+            if isinstance(item, str):
+                out.append(item.strip())
+            else:
+                out += [before if out else "", item, after if i + 1 < len(items) else ""]
+        return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +89,13 @@ class Prompt:
         system_turn: template of the system text, with `{system}`.
         user: template of a user turn. `{content}` keeps media where they stand; `{media}` and `{text}` separately
             move all media of the turn to where `{media}` is; without `{text}` the user's words are dropped.
+        first_user: template of the first user turn where it differs; with `{system}`, the system turn stands there.
+        user_learned: words of the user templates that are predicted, such as a sign that ends the turn before.
+        join: how words and media meet in `{content}`.
         header: what precedes an assistant's words; also what generation starts from.
         answer: template of the assistant's words, with `{text}`; learned as a whole.
+        last_answer: template of the answer that ends a conversation, where it differs.
+        tail: what follows an answer without being learned.
         learn_header: whether the header is learned too.
         media: modality -> template of one medium, with `{media}`.
         always_learned: tokens that are predicted wherever they stand, also in user turns.
@@ -57,10 +104,15 @@ class Prompt:
     """
 
     system: str = ""
-    system_turn: str = "{system}"
+    system_turn: str = SYSTEM
     user: str
+    first_user: str = ""
+    user_learned: str = ""
+    join: Join = Join()
     header: str
     answer: str
+    last_answer: str = ""
+    tail: str = ""
     learn_header: bool = False
     media: Mapping[str, str] = FrozenMap()
     always_learned: tuple[str, ...] = ()
@@ -69,8 +121,9 @@ class Prompt:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "media", FrozenMap(self.media))
-        if TEXT not in self.answer:
-            raise SpecError(f"prompt answer template {self.answer!r} has no {TEXT}: the model would learn no answer")
+        for template in (self.answer, self.last_answer or self.answer):
+            if TEXT not in template:
+                raise SpecError(f"prompt answer template {template!r} has no {TEXT}: the model would learn no answer")
         for modality, template in self.media.items():
             if template.count(MEDIA) != 1:
                 raise SpecError(f"prompt template of {modality} must hold {MEDIA} exactly once, got {template!r}")
@@ -81,43 +134,69 @@ class Prompt:
         Raises:
             SpecError: a medium of a modality for which the prompt has no template.
         """
-        pieces = [Piece(self._system(turns))]
-        for turn in turns:
+        system = self._system(turns)
+        inside = SYSTEM in self.first_user
+        pieces = [] if inside else [Piece(system)]
+        first = self.first_user or self.user
+        for number, turn in enumerate(turns, 1):
             if turn.role == "user":
-                pieces += self._user(turn)
+                pieces += self._user(turn, first, system if inside else "")
+                first = self.user
             elif turn.role == "assistant":
-                pieces += self._assistant(turn)
+                last = number == len(turns) and not answer_next
+                pieces += self._assistant(turn, (last and self.last_answer) or self.answer)
         if answer_next:
             pieces.append(Piece(self.header))
         return [p for p in pieces if p.media is not None or p.text]
 
+    def literals(self) -> list[str]:
+        """The texts of all templates, without their placeholders."""
+        templates = (
+            self.system, self.system_turn, self.user, self.first_user, self.header, self.answer, self.last_answer,
+            self.tail, self.join.lead, *(self.join.around or ()), *self.media.values(), *self.always_learned,
+            *self.stop,
+        )  # fmt: skip
+        parts = (part for template in templates for part in _split(template))
+        return [part for part in parts if part not in PLACEHOLDERS]
+
     def _system(self, turns: Sequence[Turn]) -> str:
         own = ["".join(c for c in t.content if isinstance(c, str)) for t in turns if t.role == "system"]
         text = own[0] if own else self.system
-        return self.system_turn.replace("{system}", text) if text else ""
+        return self.system_turn.replace(SYSTEM, text) if text else ""
 
-    def _user(self, turn: Turn) -> Iterator[Piece]:
-        media = [c for c in turn.content if isinstance(c, tuple)]
+    def _user(self, turn: Turn, template: str, system: str) -> Iterator[Piece]:
+        media = [c for c in turn.content if not isinstance(c, str)]
         words = "".join(c for c in turn.content if isinstance(c, str))
-        for literal in _split(self.user):
-            if literal == CONTENT:
-                yield from (p for c in turn.content for p in self._one(c))
-            elif literal == MEDIA:
-                yield from (p for m in media for p in self._one(m))
-            elif literal == TEXT:
+        for part in _split(template):
+            if part == CONTENT:
+                yield from (p for c in self.join(turn.content) for p in self._one(c))
+            elif part == MEDIA:
+                yield from self._media(media, ends=TEXT in template and not words.strip())
+            elif part == TEXT:
                 yield Piece(words.strip() if media else words)
+            elif part == SYSTEM:
+                yield Piece(system)
             else:
-                yield Piece(literal)
+                before, sign, after = part.partition(self.user_learned) if self.user_learned else (part, "", "")
+                yield from (Piece(before), Piece(sign, learn=turn.learn), Piece(after))
 
-    def _assistant(self, turn: Turn) -> Iterator[Piece]:
-        before, after = self.answer.split(TEXT)
+    def _media(self, media: Sequence[Medium], ends: bool) -> Iterator[Piece]:
+        """Media in a row; where they end the turn, no white space follows them."""
+        pieces = [p for m in media for p in self._one(m)]
+        if pieces and ends:
+            pieces[-1] = Piece(pieces[-1].text.rstrip())
+        yield from pieces
+
+    def _assistant(self, turn: Turn, answer: str) -> Iterator[Piece]:
+        before, after = answer.split(TEXT)
         yield Piece(self.header, learn=self.learn_header and turn.learn)
         yield Piece(before, learn=turn.learn)
         for content in turn.content:
             yield from (Piece(p.text, p.media, learn=turn.learn) for p in self._one(content))
         yield Piece(after, learn=turn.learn)
+        yield Piece(self.tail)
 
-    def _one(self, content: str | tuple[str, int]) -> Iterator[Piece]:
+    def _one(self, content: str | Medium) -> Iterator[Piece]:
         if isinstance(content, str):
             yield Piece(content)
             return
@@ -131,11 +210,23 @@ class Prompt:
         yield from (Piece(before), Piece(media=number), Piece(after))
 
 
+PLACEHOLDERS = (CONTENT, MEDIA, TEXT, SYSTEM)
+
+
+def _merged(content: Sequence[str | Medium]) -> list[str | Medium]:
+    """Neighbouring strings as one, empty ones left out."""
+    out: list[str | Medium] = []
+    for is_text, group in groupby(content, key=lambda c: isinstance(c, str)):
+        members = list(group)
+        out += members if not is_text else [words for words in ("".join(map(str, members)),) if words]
+    return out
+
+
 def _split(template: str) -> list[str]:
     """Literals and placeholders of a template, in order."""
     parts, rest = [], template
     while rest:
-        found = [(rest.find(p), p) for p in (CONTENT, MEDIA, TEXT) if p in rest]
+        found = [(rest.find(p), p) for p in PLACEHOLDERS if p in rest]
         if not found:
             parts.append(rest)
             break
