@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
-
-from omniform import systems
 
 STAMPS = ("row", "build", "layout", "parity", "train", "generate")
 FILE = "_stamps.json"
@@ -17,7 +14,7 @@ FILE = "_stamps.json"
 @cache
 def recorded() -> Mapping[str, Mapping[str, bool]]:
     """System -> stamp -> whether it was earned when all systems were last verified."""
-    return json.loads((files(systems) / FILE).read_text(encoding="utf-8"))
+    return json.loads(path().read_text(encoding="utf-8"))
 
 
 def text_of(stamps: Mapping[str, Mapping[str, bool]]) -> str:
@@ -28,4 +25,4 @@ def text_of(stamps: Mapping[str, Mapping[str, bool]]) -> str:
 
 def path() -> Path:
     """Where the file is."""
-    return Path(str(files(systems) / FILE))
+    return Path(__file__).parents[1] / "systems" / FILE
