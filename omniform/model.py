@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from omniform.batch import Batch, Features, Loss, MediaBatch
-from omniform.geometry import Grid, MediaSize
+from omniform.geometry import Grid, MediaSize, Plan
 from omniform.spec import Continuous, Shared, System
 from omniform.views.arrange_module import arrange, merge_scales
 
@@ -32,10 +32,14 @@ class ContinuousInput(nn.Module):
 
     def forward(self, media: MediaBatch) -> Float[Tensor, "rows dim"]:
         """Rows of all media, in order."""
-        encoded = zip(self._encode(media), media.plans, strict=True)
-        merged = [tuple(merge_scales(f, p) for f in streams) if p.scales else streams for streams, p in encoded]
+        return self.rows(self._encode(media), media.plans)
+
+    def rows(self, encoded: list[tuple[Features, ...]], plans: tuple[Plan, ...]) -> Float[Tensor, "rows dim"]:
+        """Rows of media whose features (of each encoder) are given."""
+        both = zip(encoded, plans, strict=True)
+        merged = [tuple(merge_scales(f, p) for f in streams) if p.scales else streams for streams, p in both]
         connected, learned = self._connect(merged), dict(self.learned.items())
-        return torch.cat([arrange(f, p, learned) for f, p in zip(connected, media.plans, strict=True)])
+        return torch.cat([arrange(f, p, learned) for f, p in zip(connected, plans, strict=True)])
 
     def _encode(self, media: MediaBatch) -> list[tuple[Features, ...]]:
         """Encode views of equal shape together; for each medium the features of each encoder."""
