@@ -144,10 +144,10 @@ class Stage:
     batch: int | Undisclosed
     epochs: float | Undisclosed = 1.0
     schedule: Literal["cosine", "linear", "constant"] | Undisclosed = "cosine"
-    warmup: float = 0.03
-    weight_decay: float = 0.0
+    warmup: float | Undisclosed = 0.03
+    weight_decay: float | Undisclosed = 0.0
     clip_norm: float = 1.0
-    max_positions: int = 2048
+    max_positions: int | Undisclosed = 2048
     lora: Lora | None = None
     prompt: Prompt | None = None
     views: Mapping[str, Views] = FrozenMap()

@@ -75,13 +75,18 @@ def resolve_stage(system: System, stage: Stage, given: Any) -> StageRun:
         "epochs": epochs,
         "steps": steps,
         "schedule": read.one_of("schedule", SCHEDULES, stage.schedule),
-        "max_positions": read.get("max_positions", int, min(stage.max_positions, system.backbone.context)),
+        "max_positions": read.get("max_positions", int, _longest(system, stage)),
         "pack_positions": read.get("pack_positions", int, 16384),
         "on_bad_media": read.one_of("on_bad_media", ("stop", "skip"), "stop"),
     }
     values |= {k: read.get(k, float, getattr(stage, k)) for k in ("warmup", "weight_decay", "clip_norm")}
     _check(system, stage, values, where)
     return StageRun(name=stage.name, data=read.get("data", str, ""), prompt=stage.prompt, views=stage.views, **values)
+
+
+def _longest(system: System, stage: Stage) -> int | Undisclosed:
+    published = stage.max_positions
+    return published if isinstance(published, Undisclosed) else min(published, system.backbone.context)
 
 
 def _length(read: Fields, stage: Stage) -> tuple[Any, int | None]:
@@ -149,6 +154,8 @@ def _check(system: System, stage: Stage, values: Mapping[str, Any], where: str) 
             raise RecipeError(f"{where}: {lora.part} learns in full and by lora; write `{lora.part}: null` in learn")
     for key, least in (("batch", 1), ("steps", 1), ("epochs", 0), ("warmup", 0), ("weight_decay", 0), ("clip_norm", 0)):
         at_least(values[key], least, f"{where}.{key}")
+    if values["warmup"] > 1:
+        raise RecipeError(f"{where}.warmup: {values['warmup']} is more than 1; it is a fraction of the steps")
     for key in ("max_positions", "pack_positions"):
         at_least(values[key], 2, f"{where}.{key}")
     if values["max_positions"] > system.backbone.context:
