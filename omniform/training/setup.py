@@ -17,7 +17,7 @@ from omniform.data.document import Text
 from omniform.data.processor import Processor
 from omniform.data.tokenizer import HfTokenizer, open_tokenizer, train_tokenizer
 from omniform.model import Lmm
-from omniform.prompt import CONTENT, MEDIA, TEXT, Prompt
+from omniform.prompt import Prompt
 from omniform.spec import System
 from omniform.training.freeze import prefixes
 from omniform.training.recipe import Recipe
@@ -84,8 +84,8 @@ def make_tokenizer(
         if folder:
             return open_tokenizer(str(folder)), 0
         prompts = _prompts(recipe)
-        control = dict.fromkeys(t for p in prompts for text in _literals(p) for t in CONTROL.findall(text))
-        texts = dict.fromkeys((*_words(datasets), *(text for p in prompts for text in _literals(p))))
+        control = dict.fromkeys(t for p in prompts for text in p.literals() for t in CONTROL.findall(text))
+        texts = dict.fromkeys((*_words(datasets), *(text for p in prompts for text in p.literals())))
         return train_tokenizer(texts, tuple(dict.fromkeys((*special, *control))), int(source.value)), 0
     tokenizer = _released_tokenizer(recipe)
     return tokenizer, tokenizer.add_special(special) if special else 0
@@ -93,13 +93,6 @@ def make_tokenizer(
 
 def _prompts(recipe: Recipe) -> list[Prompt]:
     return [recipe.system.prompt, *(s.prompt for s in recipe.stages if s.prompt)]
-
-
-def _literals(prompt: Prompt) -> Iterator[str]:
-    """The text of a prompt, without its placeholders."""
-    templates = (prompt.system, prompt.system_turn.replace("{system}", ""), prompt.user, prompt.header, prompt.answer)
-    for template in (*templates, *prompt.media.values(), *prompt.always_learned, *prompt.stop):
-        yield re.sub("|".join(map(re.escape, (CONTENT, MEDIA, TEXT))), "", template)
 
 
 def _words(datasets: Mapping[str, Dataset]) -> Iterator[str]:
