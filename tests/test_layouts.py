@@ -1,0 +1,115 @@
+"""Every system's released keys and shapes map onto ours completely, both ways, at full size."""
+
+import pytest
+import torch
+from goldens import manifest
+
+from omniform import index
+from omniform.weights import layout
+from omniform.weights.fill import slots, without_memory
+from omniform.weights.layout import CheckpointError, LayoutError, Place
+
+MANIFESTS = [name for name in manifest.manifests() if name.split("__")[0] in index.names("systems")]
+
+
+def needed(system):
+    with without_memory():
+        return slots(system.build())
+
+
+def disagreements(system, held):
+    """What the manifest and the system do not share, in the release's words."""
+    ours = needed(system)
+    mapped = {place: layout.key_at(place, system) for place in held}
+    extra = [str(p) for p, name in mapped.items() if name not in ours.shapes and name not in ours.aliases]
+    shapes = [str(p) for p, name in mapped.items() if held[p] != ours.shapes.get(name, held[p])]
+    places = {name: layout.place_of(name, system) for name in ours.shapes}
+    told = {place.repository for place in held}
+    lost = [str(p) for p in places.values() if p not in held and p.repository in told]
+    turned = [name for name, place in places.items() if layout.key_at(place, system) != name]
+    return extra + shapes + lost + turned
+
+
+def sizes(slug):
+    """The system and its other released sizes."""
+    whole = index.system(slug)
+    yield whole
+    yield from (whole.variant(name) for name in whole.variants)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_the_released_checkpoint_fits_completely(name):
+    held = manifest.read(name)
+    found = []
+    for system in sizes(name.split("__")[0]):
+        found.append(disagreements(system, held))
+        if not found[-1]:
+            break
+    assert min(found, key=len) == []
+
+
+@pytest.mark.parametrize("slug", index.names("systems"))
+def test_every_tensor_has_a_place_and_comes_back(slug):
+    for system in sizes(slug):
+        small = system.shrunk("tiny")
+        names = slots(small.build()).shapes
+        places = {name: layout.place_of(name, small) for name in names}
+        assert len(set(places.values())) == len(names)
+        assert {name: layout.key_at(place, small) for name, place in places.items()} == {n: n for n in names}
+
+
+def test_manifest_ranges_are_written_out():
+    assert manifest.expand("a.{0..2}.b") == ["a.0.b", "a.1.b", "a.2.b"]
+    assert manifest.expand("{x,y}.{1..1}") == ["x.1", "y.1"]
+    assert manifest.place("[separate openai/clip] vision_model.a") == Place("vision_model.a", "openai/clip")
+    keys = manifest.read("llava-1.5")
+    assert len(keys) == 686 and sum(torch.Size(s).numel() for s in keys.values()) == 7062902784
+
+
+RULES = (("tower.", "inputs.image.encoder.model."), ("newline", "inputs.image.learned.newline"), ("", "backbone.lm."))
+
+
+def test_rules_apply_in_order_and_turn_around():
+    pairs = {"tower.a": "inputs.image.encoder.model.a", "newline": "inputs.image.learned.newline", "x": "backbone.lm.x"}
+    for released, name in pairs.items():
+        assert layout.ours(released, RULES) == name
+        assert layout.released(name, RULES) == released
+    assert layout.ours("y", RULES[:2]) is None
+    assert layout.released("inputs.audio.x", RULES) is None
+
+
+def test_all_disagreements_are_told_at_once():
+    held = {"tower.a": (2, 3), "x": (4,), "tower.new": (1,), "rotary_emb.inv_freq": (8,)}
+    wanted = {"inputs.image.encoder.model.a": (2, 4), "inputs.image.learned.newline": (5,), "backbone.lm.x": (4,)}
+    found = layout.match(held, wanted, RULES)
+    assert found.found == {"inputs.image.encoder.model.a": "tower.a", "backbone.lm.x": "x"}
+    assert found.missing == ("inputs.image.learned.newline",)
+    assert found.left_over == ("tower.new",)  # the rotary constant is no weight
+    assert found.mismatched == {"inputs.image.encoder.model.a": ((2, 3), (2, 4))}
+    error = LayoutError("a/b", "mine as released", ("newline",), found.left_over, {"tower.a": ((2, 3), (2, 4))})
+    assert str(error) == (
+        "a/b does not hold mine as released: 1 missing: newline; 1 left over: tower.new; "
+        "1 of another shape: tower.a is [2, 3], needed [2, 4]"
+    )
+    assert str(LayoutError("f", "s", missing=tuple("abcde"))) == "f does not hold s: 5 missing: a, b, c, ..."
+
+
+def test_tied_tensors_may_be_held_once_or_twice():
+    wanted, aliases = {"backbone.lm.embed": (3, 2)}, {"backbone.lm.head": "backbone.lm.embed"}
+    both = layout.match({"embed": (3, 2), "head": (3, 2)}, wanted, RULES, aliases)
+    assert (both.found, both.tied) == ({"backbone.lm.embed": "embed"}, {"backbone.lm.embed": "head"})
+    only = layout.match({"head": (3, 2)}, wanted, RULES, aliases)
+    assert (only.found, only.tied, only.missing) == ({"backbone.lm.embed": "head"}, {}, ())
+
+
+def test_two_keys_for_one_place_are_refused():
+    with pytest.raises(CheckpointError, match=r"both lead to backbone\.lm\.x"):
+        layout.match(
+            {"x": (1,), "lm.x": (1,)}, {"backbone.lm.x": (1,)}, (("lm.", "backbone.lm."), ("", "backbone.lm."))
+        )
+
+
+def test_a_layout_without_a_rule_is_told():
+    system = index.system("llava-1.5")
+    with pytest.raises(CheckpointError, match=r"layout of llava-1\.5 says nothing of inputs\.audio\.x"):
+        layout.place_of("inputs.audio.x", system)
