@@ -1,7 +1,7 @@
 """A training run as data: a YAML recipe and `key=value` overrides, resolved into a frozen `Recipe`.
 
     name: nano                        # default: the file's name; the run goes to runs/NAME
-    system: llava-1.5                 # "slug" or "slug:variant"
+    system: SLUG                      # or SLUG:VARIANT
     size: nano                        # full | nano | tiny; default full
     set:                              # dotted path in the system: value; parts are named (`training.compose`)
       inputs.image.encoder: {part: ConvNet, width: 32}

@@ -1,0 +1,177 @@
+"""Recipes: YAML and overrides become one frozen, resolved run; what cannot run is refused in one sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from omniform import index
+from omniform.backbones.llama import Llama
+from omniform.index import UnknownName
+from omniform.spec import Learn, Lora, Undisclosed
+from omniform.training.compose import compose
+from omniform.training.plain import RecipeError, differences, parse_yaml, read_yaml
+from omniform.training.recipe import Recipe, load_recipe, resolve_recipe
+from omniform.training.stages import resolve_stage
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+SYSTEM = index.load("systems", "llava-1.5")
+
+
+def recipe(*overrides: str) -> Recipe:
+    data = {
+        "system": "llava-1.5",
+        "size": "tiny",
+        "tokenizer": {"train": 300},
+        "data": {"train": {"kind": "easy-vqa", "split": "train"}},
+        "stages": {"pretrain": {"data": "train"}, "finetune": {"data": "train"}},
+    }
+    return resolve_recipe(data, overrides)
+
+
+def test_a_stage_is_the_systems_with_the_recipes_fields_over_it():
+    pretrain, finetune = recipe("stages.finetune.batch=16", "stages.finetune.learn.backbone=1e-4").stages
+    assert (pretrain.batch, pretrain.epochs, pretrain.schedule, pretrain.warmup) == (256, 1.0, "cosine", 0.03)
+    assert pretrain.learn == (Learn(part="image.connector", lr=1e-3),)
+    assert pretrain.prompt == SYSTEM.stages[0].prompt and finetune.prompt is None
+    assert finetune.batch == 16
+    assert finetune.learn == (Learn(part="image.connector", lr=2e-5), Learn(part="backbone", lr=1e-4))
+    assert finetune.max_positions == 512, "the tiny backbone's context"
+
+
+def test_stages_that_are_not_named_are_skipped():
+    made = recipe()
+    data = {**made.resolved, "stages": {"finetune": {"data": "train"}}}
+    assert [s.name for s in resolve_recipe(data).stages] == ["finetune"]
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_resolved_recipe_is_a_recipe_itself(path: Path):
+    first = load_recipe(path)
+    again = resolve_recipe(parse_yaml(first.yaml(), "printed"))
+    assert again == first
+    assert not list(differences(first.resolved, again.resolved))
+
+
+def test_all_lrs_are_scaled_and_parts_can_be_told_not_to_learn():
+    changes = (
+        "stages.finetune.lr_scale=10",
+        "stages.finetune.learn={backbone: null, image.encoder: {first_layer: 1, lr: 1e-4}}",
+    )
+    stage = recipe(*changes).stages[1]
+    assert [(i.part, i.first_layer) for i in stage.learn] == [("image.connector", 0), ("image.encoder", 1)]
+    assert [i.lr for i in stage.learn] == pytest.approx([2e-4, 1e-3])
+    assert resolve_recipe(recipe(*changes).resolved).stages[1] == stage
+
+
+def test_lora_takes_the_place_of_full_learning():
+    lora = "stages.finetune.lora={rank: 4, alpha: 8, lr: 2e-4}"
+    with pytest.raises(RecipeError, match=r"backbone learns in full and by lora; write `backbone: null` in learn"):
+        recipe(lora)
+    stage = recipe(lora, "stages.finetune.learn.backbone=null").stages[1]
+    assert stage.lora == Lora(part="backbone", rank=4, alpha=8.0, dropout=0.0, lr=2e-4)
+    assert [i.part for i in stage.learn] == ["image.connector"]
+
+
+def test_steps_take_the_place_of_epochs():
+    stage = recipe("stages.finetune.steps=7").stages[1]
+    assert (stage.steps, stage.epochs, stage.total_steps(100)) == (7, None, 7)
+    assert recipe("stages.finetune.epochs=2.5").stages[1].total_steps(100) == 250
+    with pytest.raises(RecipeError, match="give one of them"):
+        recipe("stages.finetune.steps=7", "stages.finetune.epochs=1")
+
+
+def test_numbers_that_were_never_published_must_be_given():
+    system = SYSTEM.but(
+        {
+            "stages.pretrain.batch": Undisclosed("section 3"),
+            "stages.pretrain.learn": (Learn(part="backbone", lr=Undisclosed()),),
+        }
+    )
+    stage = system.stages[0]
+    with pytest.raises(RecipeError, match=r"batch \(section 3\); learn: {backbone: LR}. Give a value"):
+        resolve_stage(system, stage, {"data": "x"})
+    made = resolve_stage(system, stage, {"data": "x", "batch": 8, "learn": {"backbone": 1e-5}})
+    assert (made.batch, made.learn) == (8, (Learn(part="backbone", lr=1e-5),))
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("stages.finetune.bacth=1", r"no key in stages.finetune named 'bacth'; did you mean 'batch'\?"),
+        ("sytem=llava", r"no key in the recipe named 'sytem'; did you mean 'system'"),
+        ("system=lava-1.5", r"no system named 'lava-1.5'; did you mean 'llava-1.5'"),
+        ("stages.finetun={}", r"no stage of llava-1.5 named 'finetun'; did you mean 'finetune'\?"),
+        ("stages.finetune.data=trian", r"no dataset in stages.finetune.data named 'trian'; did you mean 'train'\?"),
+        ("stages.finetune.learn.image.conector=1", r"'image.conector'; did you mean 'image.connector'"),
+        ("stages.finetune.schedule=cosin", r"'cosin'; did you mean 'cosine'\?"),
+        ("stages.finetune.batch=many", r"stages.finetune.batch: 'many' is not a whole number"),
+        ("stages.finetune.batch=0", r"stages.finetune.batch: 0 is less than 1"),
+        ("stages.finetune.warmup=3", r"stages.finetune.warmup: 3.0 is more than 1"),
+        ("stages.finetune.max_positions=4096", r"4096, but the backbone was made for 512 positions"),
+        ("stages.finetune.learn={image.connector: null, backbone: null}", r"no part learns"),
+        ("tokenizer={train: 300, path: x}", r"tokenizer: give one of"),
+        ("weights.bakbone=x", r"no part in weights named 'bakbone'; did you mean 'backbone'\?"),
+        ("evaluate.data=tset", r"no dataset in evaluate.data named 'tset'"),
+        ("precision=fp8", r"no value of precision named 'fp8'"),
+        ("checkpoint.keep_last=0", r"checkpoint.keep_last: 0 is less than 1"),
+        ("seed=1.5", r"seed: 1.5 is not a whole number"),
+        ("name=../x", r"name: '../x' is used as a directory name"),
+        ("data={}", r"data: give at least one dataset"),
+        ("nonsense", r"write key=value"),
+        ("seed.deeper=1", r"seed: {'deeper': 1} is not a whole number"),
+        ("set.backbone.layer=3", r"no entry of backbone named 'layer'; did you mean 'layers'"),
+        ("set.inputs.image.encoder={part: Mlp}", r"holds a part of kind encoder, not Mlp \(connector\)"),
+        ("set.inputs.image.encoder=3", r"holds a part of kind encoder, not 3"),
+        ("set.inputs.image.connector={part: Mpl}", r"no part named 'Mpl'; did you mean 'Mlp'"),
+        ("set.inputs.image.connector={part: Mlp, deph: 3}", r"no field of Mlp in set.* named 'deph'; did you"),
+        ("set.inputs.image.connector={part: Mlp, depth: two}", r"set.inputs.image.connector.depth: 'two' is not int"),
+        ("set.backbone.layers=two", r"set.backbone.layers: 'two' is not int"),
+        ("set.backbone={part: Llama}", r"Llama needs dim, layers, "),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_in_one_sentence(override: str, error: str):
+    with pytest.raises((RecipeError, UnknownName), match=error) as caught:
+        recipe(override)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_system_is_composed_in_the_recipe():
+    made = recipe(
+        "set.inputs.image={connector: {part: Mlp, depth: 3}, encoder.layers: 5}",
+        "set.backbone={part: Llama, dim: 64, layers: 1, heads: 2, kv_heads: 1, mlp_dim: 96, vocab: 300, context: 256}",
+        "set.backbone.layers=2",
+        "set.prompt={header: 'A:', stop: ['</s>', '!']}",
+    ).system
+    image = made.continuous("image")
+    assert (type(image.connector).__name__, image.connector.depth, image.encoder.layers) == ("Mlp", 3, 5)
+    assert isinstance(made.backbone, Llama) and (made.backbone.dim, made.backbone.layers) == (64, 2)
+    assert (made.prompt.header, made.prompt.stop, made.prompt.user) == ("A:", ("</s>", "!"), SYSTEM.prompt.user)
+
+
+def test_changes_are_made_at_once_so_that_only_the_result_must_be_possible():
+    paths = {"backbone.heads": 6, "backbone.kv_heads": 3}  # 3 key-value heads do not fit the 4 heads there were
+    system = SYSTEM.shrunk("tiny").but({"backbone.dim": 48})
+    assert compose(system, paths).backbone.heads == compose(system, dict(reversed(paths.items()))).backbone.heads == 6
+
+
+def test_yaml_numbers_and_keys(tmp_path: Path):
+    assert parse_yaml("[1e-3, 1.e4, -2E5, .5e1, 1.0e-3, 3, e3]", "x") == [1e-3, 1e4, -2e5, 5.0, 1e-3, 3, "e3"]
+    for text, error in (("a: 1\na: 2", "'a' is given twice"), ("a: [", "not YAML"), ("- 1", "a recipe is a mapping")):
+        (tmp_path / "r.yaml").write_text(text)
+        with pytest.raises(RecipeError, match=error) as caught:
+            read_yaml(tmp_path / "r.yaml")
+        assert "r.yaml" in str(caught.value)
+    with pytest.raises(RecipeError, match=r"nothing.yaml: cannot be read"):
+        load_recipe(tmp_path / "nothing.yaml")
+
+
+def test_recipes_are_read_without_torch():
+    code = (
+        "import sys; from omniform.training.recipe import load_recipe; "
+        f"load_recipe({str(RECIPES / 'nano.yaml')!r}); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
