@@ -1,18 +1,19 @@
 """Attention over a packed tree, offered to every transformers model under one name.
 
 transformers calls `tree_attention` in each layer with the keyword arguments of the model's forward call. With `tree`
-given, queries, keys and values are one flat sequence. Without it (decoding with a cache) plain scaled-dot-product
-attention runs under the mask given.
+given, queries, keys and values are one flat sequence. Without it (decoding with a cache) scaled-dot-product attention
+runs under the mask given.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from transformers import AttentionInterface
@@ -20,126 +21,208 @@ from transformers import AttentionInterface
 from omniform.batch import Tree
 
 NAME = "omniform_tree"
-SLACK = 1.25
-"""Spans attend together, padded to the longest, while the longest is at most this much longer than the shortest."""
+REFUSED = ("softcap", "s_aux")
+"""Keyword arguments that would change the result and that no back end here knows."""
 
-
-@dataclass(frozen=True)
-class Group:
-    """Spans of similar length as one padded block.
-
-    Attributes:
-        index: flat position of each cell (0 where padded).
-        mask: 0 where the row may attend to the column, -inf elsewhere; padded rows attend to themselves.
-        cells: cells of the flattened block that are real, in flat order.
-    """
-
-    index: Int[Tensor, "spans length"]
-    mask: Float[Tensor, "spans 1 length length"]
-    cells: Int[Tensor, " real"]
+Slopes = tuple[float, ...]
+"""ALiBi (arXiv:2108.12409): for each head, what a key loses for every position that it lies back."""
 
 
 def tree_attention(
     module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    query: Float[Tensor, "rows heads queries head_dim"],
+    key: Float[Tensor, "rows kv_heads keys head_dim"],
+    value: Float[Tensor, "rows kv_heads keys head_dim"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     tree: Tree | None = None,
     sliding_window: int | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
+    slopes: Slopes | None = None,
+    **others: Any,
+) -> tuple[Float[Tensor, "rows queries heads head_dim"], None]:
     """Attention in the calling convention of `transformers.AttentionInterface`.
 
     Args:
-        query: (batch, heads, queries, head_dim); key and value may have fewer heads (grouped queries).
-        attention_mask: (batch, 1, queries, keys) additive or bool, when there is no tree.
+        attention_mask: without a tree, (rows, 1, queries, keys): bool, or additive with 0 where a key is seen. Every
+            query must see at least one key, padding queries too. None is causal, the last query seeing every key.
+        sliding_window: only this many last positions of a document are seen, the own one included.
 
     Returns:
-        (batch, queries, heads, head_dim), and no attention weights.
+        The output, and no attention weights.
+
+    Raises:
+        ValueError: an argument that would change the result is not supported, or the tree does not fit the keys.
     """
+    _refuse(others)
     gqa = query.shape[1] != key.shape[1]
+    options: dict[str, Any] = {"scale": scaling, "enable_gqa": gqa}
     if tree is None:
-        causal = attention_mask is None and query.shape[2] > 1 and query.shape[2] == key.shape[2]
-        out = F.scaled_dot_product_attention(
-            query, key, value, attention_mask, dropout, is_causal=causal, scale=scaling, enable_gqa=gqa
-        )
-    elif len(tree.nodes) == 1 and (sliding_window is None or tree.length <= sliding_window):
-        out = F.scaled_dot_product_attention(
-            query, key, value, None, dropout, is_causal=True, scale=scaling, enable_gqa=gqa
-        )
-    elif query.is_cuda:
-        block = block_mask(tree, query.device, sliding_window)
-        out = _compiled_flex()(query, key, value, block_mask=block, scale=scaling, enable_gqa=gqa)
+        mask = decoding_mask(attention_mask, query, key, sliding_window, slopes)
+        causal = mask is None and query.shape[2] > 1
+        out = F.scaled_dot_product_attention(query, key, value, mask, dropout, causal, **options)
     else:
-        return _grouped(query, key, value, tree, sliding_window, scaling, dropout, gqa), None
+        if key.shape[2] != tree.length:
+            raise ValueError(f"keys: {key.shape[2]}, positions of the tree: {tree.length}; a tree needs an empty cache")
+        if query.is_cuda and len(tree.nodes) > 1:
+            out = _flex(query, key, value, tree, sliding_window, slopes, dropout, options)
+        else:
+            out = _spans(query, key, value, tree, sliding_window, slopes, dropout, options)
     return out.transpose(1, 2), None
 
 
 AttentionInterface.register(NAME, tree_attention)
 
 
-def _grouped(
-    query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, scale: float | None, dropout: float,
-    gqa: bool,
+def _refuse(others: dict[str, Any]) -> None:
+    for name in REFUSED:
+        if others.get(name) is not None:
+            raise ValueError(f"attention with {name}={others[name]!r} is not supported by {NAME!r}; it was not ignored")
+
+
+# --- decoding: rows with a cache -----------------------------------------------------------------------------------
+
+
+def decoding_mask(
+    mask: Tensor | None, query: Tensor, key: Tensor, window: int | None, slopes: Slopes | None
+) -> Tensor | None:
+    """The mask of new queries over cached and new keys, with window and slopes in it; None where causal says it all.
+
+    Distances are counted in seen keys, so that padding between them does not count.
+    """
+    queries, keys = query.shape[2], key.shape[2]
+    plain = slopes is None and (window is None or keys <= window)
+    if plain and mask is None and queries in (1, keys):
+        return None
+    if plain and mask is not None:
+        return mask.to(query.dtype) if mask.is_floating_point() else mask
+    seen = _seen(mask, queries, keys, query.device)
+    order = seen.cumsum(-1)
+    back = order[..., -1:] - order
+    if window is not None:
+        seen = seen & (back < window)
+    return _additive(seen, back, slopes, query)
+
+
+def _seen(mask: Tensor | None, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "rows 1 queries keys"]:
+    if mask is None:
+        return torch.ones(1, 1, queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+    return mask == 0 if mask.is_floating_point() else mask
+
+
+def _additive(
+    seen: Bool[Tensor, "*rows queries keys"],
+    back: Int[Tensor, "*rows queries keys"],
+    slopes: Slopes | None,
+    like: Tensor,
+) -> Tensor:
+    """0 or the slope's share where a key is seen, -inf elsewhere."""
+    bias = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+    if slopes is not None:
+        bias = -torch.tensor(slopes, device=like.device)[:, None, None] * back
+    return bias.masked_fill(~seen, float("-inf")).to(like.dtype)
+
+
+# --- a tree, span by span ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of a span that attend together.
+
+    Attributes:
+        rows: first and last row (exclusive), counted from the span's start.
+        keys: they see keys of the span up to here.
+        mask: additive (1, heads or 1, rows, keys); None is causal.
+    """
+
+    rows: tuple[int, int]
+    keys: int
+    mask: Float[Tensor, "1 heads rows keys"] | None
+
+
+def _spans(
+    query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, slopes: Slopes | None, dropout: float,
+    options: dict[str, Any],
 ) -> Tensor:  # fmt: skip
-    """Gather the spans of a flat sequence into few padded blocks, attend in each, and put the rows back."""
-    rows = []
-    flat = [x[0].transpose(0, 1) for x in (query, key, value)]
-    blocks, order = groups(tree, query.device, query.dtype, window)
-    for block in blocks:
-        q, k, v = (x[block.index].transpose(1, 2) for x in flat)
-        out = F.scaled_dot_product_attention(q, k, v, block.mask, dropout, scale=scale, enable_gqa=gqa)
-        rows.append(out.transpose(1, 2).flatten(0, 1)[block.cells])
-    return torch.cat(rows)[order][None]
+    """Attend within each span: its trunk causally, what hangs on it under a mask.
+
+    On a CPU faster than padded blocks of spans: nothing is padded or gathered, and causal calls do half the work
+    (`benchmarks/attention.py`).
+    """
+    pieces = span_pieces(tree, window, slopes, query)
+    lengths = [b - a for a, b in tree.spans]
+    out = []
+    for q, k, v, span in zip(*(x.split(lengths, 2) for x in (query, key, value)), pieces, strict=True):
+        for rows, piece in zip(q.split([b - a for a, b in (p.rows for p in span)], 2), span, strict=True):
+            causal = piece.mask is None
+            seen = k[:, :, : piece.keys], v[:, :, : piece.keys]
+            out.append(F.scaled_dot_product_attention(rows, *seen, piece.mask, dropout, causal, **options))
+    return torch.cat(out, 2)
 
 
-def groups(tree: Tree, device: torch.device, dtype: torch.dtype, window: int | None) -> tuple[list[Group], Tensor]:
-    """Padded blocks of a tree's spans, and the order that puts their rows back; computed once for all layers."""
-    memo = tree.memo
-    key = ("groups", device, dtype, window)
-    if key not in memo:
-        spans = sorted(tree.spans, key=lambda s: s[1] - s[0])
-        buckets: list[list[tuple[int, int]]] = [[]]
-        for start, stop in spans:
-            if buckets[-1] and stop - start > SLACK * (buckets[-1][0][1] - buckets[-1][0][0]):
-                buckets.append([])
-            buckets[-1].append((start, stop))
-        flat = torch.cat([torch.arange(a, b) for bucket in buckets for a, b in bucket])
-        memo[key] = [_group(tree, b, device, dtype, window) for b in buckets], flat.argsort().to(device)
-    return memo[key]
+def span_pieces(tree: Tree, window: int | None, slopes: Slopes | None, like: Tensor) -> list[list[Piece]]:
+    """The pieces of every span, made once for all layers."""
+    memo_key = ("pieces", window, slopes, like.device, like.dtype)
+    if memo_key not in tree.memo:
+        trunks = [node.stop - node.start for node in tree.nodes if node.parent < 0]
+        tree.memo[memo_key] = [
+            _pieces(tree, span, trunk, window, slopes, like) for span, trunk in zip(tree.spans, trunks, strict=True)
+        ]
+    return tree.memo[memo_key]
 
 
-def _group(
-    tree: Tree, spans: list[tuple[int, int]], device: torch.device, dtype: torch.dtype, window: int | None
-) -> Group:
-    longest = max(b - a for a, b in spans)
-    index = torch.zeros(len(spans), longest, dtype=torch.long)
-    seen = torch.eye(longest, dtype=torch.bool).repeat(len(spans), 1, 1)
-    real = torch.zeros(len(spans), longest, dtype=torch.bool)
-    for i, (a, b) in enumerate(spans):
-        index[i, : b - a] = torch.arange(a, b)
-        seen[i, : b - a, : b - a] = tree.mask(a, b, window)
-        real[i, : b - a] = True
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
-    return Group(index.to(device), mask[:, None].to(device), real.flatten().nonzero()[:, 0].to(device))
+def _pieces(
+    tree: Tree, span: tuple[int, int], trunk: int, window: int | None, slopes: Slopes | None, like: Tensor
+) -> list[Piece]:
+    start, stop = span
+    length = stop - start
+    causal = trunk if slopes is None and (window is None or trunk <= window) else 0
+    pieces = [Piece((0, causal), causal, None)] if causal else []
+    if causal < length:
+        depth = tree.depth[start:stop]
+        seen, back = tree.mask(start, stop, window)[causal:], depth[causal:, None] - depth[None, :]
+        mask = _additive(seen.to(like.device), back.to(like.device), slopes, like)
+        pieces.append(Piece((causal, length), length, mask.view(1, -1, length - causal, length)))
+    return pieces
 
 
-def block_mask(tree: Tree, device: torch.device, window: int | None = None) -> Any:
-    """The same mask for `flex_attention`, which skips blocks where nothing is seen."""
-    key = ("flex", device, window)
-    if key not in tree.memo:
+# --- a tree, in one fused kernel -----------------------------------------------------------------------------------
+
+
+def _flex(
+    query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, slopes: Slopes | None, dropout: float,
+    options: dict[str, Any],
+) -> Tensor:  # fmt: skip
+    if dropout:
+        raise ValueError(f"attention dropout {dropout} is not supported on a GPU; set the backbone's to 0")
+    block_mask, score = flex_arguments(tree, query.device, window, slopes)
+    return compiled_flex()(query, key, value, score_mod=score, block_mask=block_mask, **options)
+
+
+def flex_arguments(tree: Tree, device: torch.device, window: int | None, slopes: Slopes | None = None) -> Any:
+    """Mask and score function of a tree for `flex_attention`, which skips blocks where nothing is seen."""
+    memo_key = ("flex", device, window, slopes)
+    if memo_key not in tree.memo:
         node, depth, ancestors = (t.to(device) for t in (tree.node_of, tree.depth, tree.ancestors))
 
         def sees(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
             near = ancestors[node[q], node[k]] & (k <= q)
             return near if window is None else near & (depth[q] - depth[k] < window)
 
-        tree.memo[key] = create_block_mask(sees, None, None, tree.length, tree.length, device=str(device))
-    return tree.memo[key]
+        score = None
+        if slopes is not None:
+            per_head = torch.tensor(slopes, device=device)
+
+            def score(s: Tensor, _b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+                return s - per_head[h] * (depth[q] - depth[k])
+
+        block_mask = create_block_mask(sees, None, None, tree.length, tree.length, device=str(device))
+        tree.memo[memo_key] = block_mask, score
+    return tree.memo[memo_key]
 
 
-def _compiled_flex() -> Any:
-    return torch.compile(flex_attention, dynamic=True)
+@cache
+def compiled_flex() -> Any:
+    """`flex_attention`, compiled once for the whole run."""
+    return torch.compile(flex_attention)

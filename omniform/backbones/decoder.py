@@ -1,17 +1,28 @@
-"""What decoder-only language models share; each family states how it differs and its transformers configuration."""
+"""What decoder-only language models share; each family states how it differs from this and nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from omniform.frozen import FrozenMap
 from omniform.geometry import SpecError
 from omniform.parts import Backbone, Shrunk
 
-SHRUNK: dict[Shrunk, dict[str, int]] = {
-    "tiny": {"dim": 32, "layers": 2, "heads": 4, "mlp_dim": 48, "vocab": 128, "context": 512},
-    "nano": {"dim": 128, "layers": 4, "heads": 4, "mlp_dim": 256, "vocab": 256, "context": 2048},
-}
+SHRUNK: Mapping[Shrunk, Mapping[str, int]] = FrozenMap(
+    tiny=FrozenMap(dim=32, layers=2, heads=4, mlp_dim=48, vocab=128, context=512),
+    nano=FrozenMap(dim=128, layers=4, heads=4, mlp_dim=256, vocab=256, context=2048),
+)
+KEYS: Mapping[str, str] = FrozenMap(
+    dim="hidden_size", layers="num_hidden_layers", heads="num_attention_heads", kv_heads="num_key_value_heads",
+    mlp_dim="intermediate_size", vocab="vocab_size", context="max_position_embeddings", norm_eps="rms_norm_eps",
+    tied="tie_word_embeddings",
+)  # fmt: skip
+SILU: Mapping[str, Any] = FrozenMap(hidden_act="silu")
+
+Linears = dict[str, list[tuple[int, int]]]
+"""Group of one layer -> (in, out) of its linear modules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +33,9 @@ class Decoder(Backbone):
         name: the released weights it stands for, as the field calls them.
         heads, kv_heads: query heads and key-value heads.
         head_dim: width of a head; None is `dim / heads`.
+        rope_theta: base of the rotary frequencies.
+        rope_scaling: further rotary parameters as released (`rope_type`, `factor` ...).
+        rotary: fraction of a head that is rotated; 0 where positions enter in another way.
         tied: whether the output head is the embedding.
     """
 
@@ -29,12 +43,19 @@ class Decoder(Backbone):
     implementation = "omniform.backbones.decoder_module:DecoderModule"
     model_type: ClassVar[str]
     """transformers' name of the family."""
+    keys: ClassVar[Mapping[str, str]] = KEYS
+    """Field -> its key in a released configuration."""
+    rope_keys: ClassVar[tuple[str, str]] = ("rope_theta", "partial_rotary_factor")
+    """Keys of `rope_theta` and `rotary` in configurations that predate `rope_parameters`."""
+    fixed: ClassVar[Mapping[str, Any]] = SILU
+    """Settings of the whole family; a released configuration that says otherwise is refused."""
+    assumed: ClassVar[Mapping[str, int]]
+    """Sizes that transformers assumes where a released configuration leaves them out."""
+
     gated_mlp: ClassVar[bool] = True
     norm_params: ClassVar[int] = 1
-    """Vectors per norm: 1 for RMSNorm, 2 for LayerNorm with bias."""
+    """Vectors per norm: 1 for a weight, 2 with a bias."""
     norms_per_layer: ClassVar[int] = 2
-    biases: ClassVar[frozenset[str]] = frozenset()
-    """Linear layers with a bias: any of "qkv", "out", "mlp", "head"."""
     layer_prefix: ClassVar[str] = "model.layers."
 
     name: str = ""
@@ -44,37 +65,52 @@ class Decoder(Backbone):
     head_dim: int | None = None
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
+    rope_scaling: Mapping[str, Any] = FrozenMap()
+    rotary: float = 1.0
     tied: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rope_scaling", FrozenMap({k: _frozen(v) for k, v in self.rope_scaling.items()}))
         if self.heads % self.kv_heads:
             raise SpecError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly")
         if self.head_dim is None and self.dim % self.heads:
             raise SpecError(f"width {self.dim} does not divide into {self.heads} heads; give head_dim")
-
-    @property
-    def title(self) -> str:
-        return self.name or type(self).__name__
+        if self.rotary_dim % 2:
+            raise SpecError(
+                f"{self.rotary} of a head of {self.per_head} rotates {self.rotary_dim} channels; they must pair up"
+            )
 
     @property
     def per_head(self) -> int:
         return self.head_dim or self.dim // self.heads
 
+    @property
+    def rotary_dim(self) -> int:
+        """Channels of a head that are rotated."""
+        return int(self.rotary * self.per_head)
+
+    @property
+    def biases(self) -> frozenset[str]:
+        """Linear layers with a bias: any of "qkv", "out", "mlp", "head"."""
+        return frozenset()
+
     # -- cost --
 
-    def _linears(self) -> dict[str, list[tuple[int, int]]]:
-        """Group -> (in, out) of the linear layers of one layer."""
+    def linears(self) -> Linears:
+        """(in, out) of the linear modules that every position of one layer passes through."""
         q, kv = self.heads * self.per_head, self.kv_heads * self.per_head
         mlp = [(self.dim, self.mlp_dim)] * (2 if self.gated_mlp else 1) + [(self.mlp_dim, self.dim)]
         return {"qkv": [(self.dim, q), (self.dim, kv), (self.dim, kv)], "out": [(q, self.dim)], "mlp": mlp}
 
     def layer_params(self) -> int:
+        """Parameters of one layer."""
         linears = sum(
-            a * b + (b if group in self.biases else 0) for group, pairs in self._linears().items() for a, b in pairs
+            a * b + (b if group in self.biases else 0) for group, pairs in self.linears().items() for a, b in pairs
         )
         return linears + self.norms_per_layer * self.norm_params * self.dim
 
     def embedding_params(self) -> int:
+        """Parameters of the embedding and the output head."""
         head = 0 if self.tied else self.vocab * self.dim
         return self.vocab * self.dim + head + (self.vocab if "head" in self.biases else 0)
 
@@ -82,8 +118,8 @@ class Decoder(Backbone):
         return self.embedding_params() + self.layers * self.layer_params() + self.norm_params * self.dim
 
     def active_layer_params(self) -> int:
-        """Weights of one layer that one position passes through."""
-        return sum(a * b for pairs in self._linears().values() for a, b in pairs)
+        """Weights of one layer that one position is multiplied with."""
+        return sum(a * b for pairs in self.linears().values() for a, b in pairs)
 
     def flops_per_position(self) -> int:
         return 2 * self.layers * self.active_layer_params()
@@ -103,36 +139,68 @@ class Decoder(Backbone):
     def shrunk(self, size: Shrunk) -> Self:
         small = SHRUNK[size]
         kv_heads = max(1, small["heads"] * self.kv_heads // self.heads)
-        return self.but(**small, kv_heads=kv_heads, head_dim=None)
+        rotary = self.rotary if self.rotary in (0, 1) else 0.5
+        pairs = int(rotary * small["dim"] // small["heads"]) // 2
+        scaling = {k: v[:pairs] if isinstance(v, tuple) else v for k, v in self.rope_scaling.items()}
+        return self.but(**small, kv_heads=kv_heads, head_dim=None, rotary=rotary, rope_scaling=scaling)
 
     # -- transformers --
 
     def config(self) -> dict[str, Any]:
         """Arguments of the family's transformers configuration."""
-        sizes = {
-            "hidden_size": self.dim, "num_hidden_layers": self.layers, "vocab_size": self.vocab,
-            "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads,
-            "intermediate_size": self.mlp_dim, "max_position_embeddings": self.context,
-            "rms_norm_eps": self.norm_eps, "tie_word_embeddings": self.tied,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-        }  # fmt: skip
-        return sizes if self.head_dim is None else {**sizes, "head_dim": self.head_dim}
+        sizes = {key: getattr(self, field) for field, key in self.keys.items()}
+        if "head_dim" in self.keys:
+            sizes[self.keys["head_dim"]] = self.per_head
+        # special tokens belong to the tokenizer; a padding id would keep its embedding row from learning
+        ids = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+        return {**self.fixed, **sizes, **ids, **self._rope()}
+
+    def _rope(self) -> dict[str, Any]:
+        if not self.rotary:
+            return {}
+        rope = {"rope_type": "default", "rope_theta": self.rope_theta}
+        if type(self).rotary != 1:
+            rope["partial_rotary_factor"] = self.rotary
+        scaling = {k: list(v) if isinstance(v, tuple) else v for k, v in self.rope_scaling.items()}
+        return {"rope_parameters": {**rope, **scaling}}
 
     @classmethod
-    def fields_of(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Fields from a released (transformers) configuration."""
-        rope = config.get("rope_parameters") or {}
-        return {
-            "dim": config["hidden_size"], "layers": config["num_hidden_layers"], "vocab": config["vocab_size"],
-            "heads": config["num_attention_heads"],
-            "kv_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
-            "mlp_dim": config["intermediate_size"], "context": config["max_position_embeddings"],
-            "norm_eps": config.get("rms_norm_eps", cls.norm_eps), "head_dim": config.get("head_dim"),
-            "rope_theta": rope.get("rope_theta", config.get("rope_theta", cls.rope_theta)),
-            "tied": config.get("tie_word_embeddings", cls.tied),
-        }  # fmt: skip
+    def fields_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields from a released (transformers) configuration.
+
+        Raises:
+            SpecError: the configuration contradicts what the family has fixed.
+        """
+        for key, value in cls.fixed.items():
+            if config.get(key, value) != value:
+                raise SpecError(
+                    f"{cls.__name__} stands for {key}={value!r}, the configuration says {config[key]!r}; "
+                    "use another backbone, or a family file of its own"
+                )
+        fields = {**cls.assumed, **{f: config[key] for f, key in cls.keys.items() if key in config}}
+        fields["kv_heads"] = fields.get("kv_heads") or fields["heads"]
+        return {**fields, **(cls._rope_fields(config) if cls.rotary else {})}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], **extra: Any) -> Self:
-        """The declaration of a released configuration."""
+    def _rope_fields(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+        theta, rotary = (config.get(key) for key in cls.rope_keys)
+        kind = rope.pop("rope_type", rope.pop("type", "default"))
+        fields = {
+            "rope_theta": rope.pop("rope_theta", theta), "rotary": rope.pop("partial_rotary_factor", rotary),
+            "rope_scaling": rope if kind == "default" else {"rope_type": kind, **rope},
+        }  # fmt: skip
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **extra: Any) -> Self:
+        """The declaration of a released configuration; `extra` fields take precedence.
+
+        Raises:
+            SpecError: the configuration contradicts what the family has fixed.
+        """
         return cls(**{**cls.fields_of(config), **extra})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

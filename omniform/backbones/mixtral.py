@@ -1,0 +1,46 @@
+"""Mixtral 8x7B (arXiv:2401.04088): every MLP is 8 experts, of which a router picks 2 for each position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omniform.backbones.decoder import KEYS, Decoder, Linears
+from omniform.frozen import FrozenMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixtral(Decoder):
+    """Mistral with sparse experts.
+
+    Attributes:
+        experts: experts of each layer.
+        chosen: experts that a position passes through.
+    """
+
+    abstract = False
+    model_type = "mixtral"
+    keys = FrozenMap(KEYS, head_dim="head_dim", experts="num_local_experts", chosen="num_experts_per_tok")
+    assumed = FrozenMap(dim=4096, layers=32, heads=32, kv_heads=8, mlp_dim=14336, vocab=32000, context=131072)
+
+    experts: int = 8
+    chosen: int = 2
+
+    def linears(self) -> Linears:
+        # experts are not linear modules but stacked weights
+        return {group: pairs for group, pairs in super().linears().items() if group != "mlp"}
+
+    @property
+    def expert_params(self) -> int:
+        return 3 * self.dim * self.mlp_dim
+
+    def layer_params(self) -> int:
+        return super().layer_params() + self.experts * (self.expert_params + self.dim)
+
+    def active_layer_params(self) -> int:
+        return super().active_layer_params() + self.chosen * self.expert_params + self.experts * self.dim
+
+
+MIXTRAL_8X7B = Mixtral(
+    name="Mixtral", dim=4096, layers=32, heads=32, kv_heads=8, mlp_dim=14336, vocab=32000, context=32768,
+    rope_theta=1000000.0,
+)  # fmt: skip

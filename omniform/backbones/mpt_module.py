@@ -1,0 +1,88 @@
+"""Module of `backbones.mpt`.
+
+transformers' MPT computes its attention itself and indexes the ALiBi bias by place in the sequence, which is wrong
+for packed documents and for padded rows. Its weights are kept, its attention is replaced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+from transformers.models.mpt.modeling_mpt import MptAttention
+
+from omniform.attention import Slopes, tree_attention
+from omniform.backbones.decoder_module import DecoderModule
+from omniform.backbones.mpt import Mpt
+from omniform.batch import Tree
+
+
+class TreeMptAttention(MptAttention):
+    """The same weights, attending over a tree or under a mask; keys lose by their distance along the document."""
+
+    slopes: Slopes
+    q_ln: nn.Module
+    k_ln: nn.Module
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "rows queries dim"],
+        position_bias: Any,  # the tree, or None
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> tuple[Float[Tensor, "rows queries dim"], None]:
+        query, key, value = self.Wqkv(hidden_states).chunk(3, dim=2)
+        query, key = self.q_ln(query), self.k_ln(key)
+        q, k, v = (x.unflatten(2, (self.n_heads, self.head_dim)).transpose(1, 2) for x in (query, key, value))
+        if past_key_values is not None:
+            k, v = past_key_values.update(k, v, self.layer_idx)
+        dropout = self.attn_dropout_p if self.training else 0.0
+        out, _weights = tree_attention(
+            self, q, k, v, attention_mask, self.softmax_scale, dropout, tree=position_bias, slopes=self.slopes
+        )
+        return self.out_proj(out.flatten(2)), None
+
+
+class MptModule(DecoderModule):
+    """Runs the blocks of transformers' MPT one by one; the tree travels in place of its position bias."""
+
+    def __init__(self, spec: Mpt) -> None:
+        super().__init__(spec)
+        for block in self.lm.transformer.blocks:
+            block.attn.__class__ = TreeMptAttention
+            block.attn.slopes = spec.slopes
+            block.attn.q_ln = _norm(spec)
+            block.attn.k_ln = _norm(spec)
+            if spec.mlp_dim != 4 * spec.dim:  # transformers ignores expansion_ratio
+                block.ffn.up_proj = nn.Linear(spec.dim, spec.mlp_dim, bias=False)
+                block.ffn.down_proj = nn.Linear(spec.mlp_dim, spec.dim, bias=False)
+
+    def forward(
+        self,
+        embeds: Float[Tensor, "n dim"],
+        positions: Int[Tensor, "*axes n"],
+        tree: Tree,
+        cache: DynamicCache | None = None,
+    ) -> Float[Tensor, "n dim"]:
+        return self._run(embeds[None], tree, None, cache)[0]
+
+    def step(
+        self,
+        embeds: Float[Tensor, "rows new dim"],
+        positions: Int[Tensor, "rows new"],
+        mask: Float[Tensor, "rows 1 new keys"] | None,
+        cache: DynamicCache,
+    ) -> Float[Tensor, "rows new dim"]:
+        return self._run(embeds, None, mask, cache)
+
+    def _run(self, x: Tensor, tree: Tree | None, mask: Tensor | None, cache: DynamicCache | None) -> Tensor:
+        for block in self.lm.transformer.blocks:
+            x = block(x, tree, mask, layer_past=cache)[0]
+        return self.lm.transformer.norm_f(x)
+
+
+def _norm(spec: Mpt) -> nn.Module:
+    return nn.LayerNorm(spec.dim, eps=spec.norm_eps, bias=False) if spec.qk_norm else nn.Identity()
