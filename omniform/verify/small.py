@@ -1,0 +1,34 @@
+"""A system at `tiny` size on a few real pictures: what the stamps "train" and "generate" run on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omniform.spec import Stage, System
+from omniform.training.recipe import Recipe, resolve_recipe
+
+STEPS = 30
+LR = 3e-3
+"""Learning rate of every part that a stage teaches: the published ones are for pretrained weights of full size."""
+DATA = {"kind": "easy-vqa", "split": "train", "limit": 6}
+
+
+def small_recipe(system: System, stages: tuple[Stage, ...], folder: Path) -> Recipe:
+    """A recipe of some of a system's stages, with their own prompts, views and parts that learn."""
+    return resolve_recipe(
+        {
+            "name": "verify", "system": system.slug, "size": "tiny", "tokenizer": {"train": 512}, "data": {"few": DATA},
+            "stages": {stage.name: _stage(stage) for stage in stages}, "log_every": 1,
+            "checkpoint": {"seconds": None}, "out": str(folder),
+        }
+    )  # fmt: skip
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    lora = {"lora": {"lr": LR}} if stage.lora else {}
+    learn = {item.part: {"lr": LR, "first_layer": min(item.first_layer, 1)} for item in stage.learn}
+    return {
+        "data": "few", "learn": learn, **lora, "batch": 16, "steps": STEPS, "schedule": "constant", "warmup": 0.1,
+        "max_positions": 512,
+    }  # fmt: skip

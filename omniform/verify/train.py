@@ -1,0 +1,75 @@
+"""Stamp "train": every stage, at `tiny` size on real pictures, moves exactly the parts it names, and its loss falls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+
+import torch
+
+from omniform.model import Lmm
+from omniform.spec import Stage, System
+from omniform.training.metrics import read_records
+from omniform.training.report import Quiet
+from omniform.training.run import train
+from omniform.training.setup import set_up
+from omniform.training.stages import StageRun
+from omniform.verify.check import Context, Failed
+from omniform.verify.small import STEPS, small_recipe
+
+WINDOW = 5
+"""Steps over which the first and the last losses are averaged."""
+
+
+def check(system: System, context: Context) -> str:
+    """Run each stage alone, from the same random weights.
+
+    Raises:
+        Failed: a parameter moved that should not have, one did not that should, or the loss did not fall.
+    """
+    said = []
+    for stage in system.stages:
+        with TemporaryDirectory(prefix="omniform-") as folder:
+            said.append(f"{stage.name}: {_run(system, stage, Path(folder))}")
+    return "; ".join(said)
+
+
+def _run(system: System, stage: Stage, folder: Path) -> str:
+    recipe = small_recipe(system, (stage,), folder / "run")
+    before = set_up(recipe).model
+    result = train(recipe, report=Quiet(), device="cpu")
+    moved, learning = changed(before, result.model), taught(before, recipe.stages[0])
+    if moved != learning:
+        raise Failed(
+            f"stage {stage.name}: moved and should not: {_few(moved - learning)}; should have moved: {_few(learning - moved)}"
+        )
+    losses = [record["loss"] for record in read_records(result.out)]
+    first, last = fmean(losses[:WINDOW]), fmean(losses[-WINDOW:])
+    if not last < first:
+        raise Failed(f"stage {stage.name}: the loss went from {first:.3f} to {last:.3f} in {STEPS} steps")
+    return f"{len(moved)} of {len(dict(before.named_parameters()))} tensors moved, loss {first:.2f} to {last:.2f}"
+
+
+def changed(before: Lmm, after: Lmm) -> set[str]:
+    """Names of the parameters whose values differ."""
+    old = dict(before.named_parameters())
+    return {name for name, new in after.named_parameters() if not torch.equal(old[name], new)}
+
+
+def taught(model: Lmm, stage: StageRun) -> set[str]:
+    """Names of the parameters that a stage teaches: those its parts depend on, and what low-rank adapters change."""
+    names = {name for item in stage.learn for name, _ in model.parameters_of(item.part, item.first_layer)}
+    return names | (lora_targets(model, stage.lora.part) if stage.lora else set())
+
+
+def lora_targets(model: Lmm, part: str) -> set[str]:
+    """Weights of a part's linear layers."""
+    module = model.part(part)
+    linear = {id(m.weight) for m in module.modules() if isinstance(m, torch.nn.Linear)}
+    return {name for name, p in model.parameters_of(part) if id(p) in linear}
+
+
+def _few(names: set[str]) -> str:
+    shown = sorted(names)[:3]
+    return f"{len(names)} parameters ({', '.join(shown)}{', ...' if len(names) > 3 else ''})" if names else "none"
