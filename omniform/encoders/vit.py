@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
+from omniform.encoders.conv_net import ConvNet
 from omniform.frozen import FrozenMap
 from omniform.geometry import Grid, Hw, SpecError
 from omniform.parts import Encoder, Shrunk, conv_flops, vit_flops
@@ -13,10 +14,7 @@ from omniform.parts import Encoder, Shrunk, conv_flops, vit_flops
 LETTERS: Mapping[int, str] = FrozenMap({768: "B", 1024: "L", 1152: "SO400M", 1280: "H", 1408: "G", 1664: "bigG"})
 """Model width -> what the field calls the size."""
 
-SHRUNK: dict[Shrunk, dict[str, int]] = {
-    "tiny": {"width": 32, "layers": 3, "heads": 4, "mlp_dim": 48, "patch": 6, "image": 24},
-    "nano": {"width": 96, "layers": 4, "heads": 4, "mlp_dim": 192, "patch": 8, "image": 64},
-}
+TINY: Mapping[str, int] = FrozenMap(width=32, layers=3, heads=4, mlp_dim=48, patch=6, image=24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +93,12 @@ class Vit(Encoder):
             tokens, self.run_layers, self.width, self.mlp_dim
         )
 
-    def shrunk(self, size: Shrunk) -> Self:
-        return self.but(**SHRUNK[size])
+    def shrunk(self, size: Shrunk) -> Encoder:  # type: ignore[override]  # of another kind at nano size
+        """A small transformer at tiny size. At nano size a `ConvNet` of 64x64 views with the same normalisation: a
+        transformer does not learn shapes from a few thousand pictures."""
+        if size == "nano":
+            return ConvNet(mean=self.mean, std=self.std, resample=self.resample)
+        return self.but(**TINY)
 
     def config(self) -> dict[str, Any]:
         """Arguments of the transformers configuration."""
