@@ -8,14 +8,14 @@ from itertools import zip_longest
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from omniform.data.document import Document, Media, Segment, Signal, Text
 from omniform.data.packing import pack
 from omniform.data.processor import MediaItem, Sample
 from omniform.inference.cache import KeyValues
-from omniform.inference.decoding import Decoding, Place
+from omniform.inference.decoding import Place, Prefill, additive
 from omniform.inference.engine import GREEDY, Engine
 from omniform.inference.rows import Answer
 from omniform.inference.sampling import GenerationConfig
@@ -59,17 +59,17 @@ class Chat:
         asked = replace(self.document, segments=(*self.document.segments, *segments))
         sample = self.engine.sample(asked)
         row = self.engine.row(sample, self.config, self.engine.ending(self.config))
-        hidden, decoding = self._read(sample)
+        read = self._read(sample)
         try:
-            yield from self.engine.watch(row, hidden, decoding, self.config)
-        finally:
-            read = np.concatenate([sample.ids, row.tokens]).astype(np.int64)[: decoding.cache.columns]
-            self._kept = decoding.cache, replace(sample, ids=read)
+            yield from self.engine.watch(row, read, self.config)
+        finally:  # a single row stays where it is, so the cache has grown by what was decoded
+            ids = np.concatenate([sample.ids, row.tokens]).astype(np.int64)
+            self._kept = read.cache, replace(sample, ids=ids[: read.cache.columns])
         said = row.answer().segments or (Text("", "assistant"),)
         self.document = replace(asked, segments=(*asked.segments, *said))
         return row.answer()
 
-    def _read(self, sample: Sample) -> tuple[Float[Tensor, "1 dim"], Decoding]:
+    def _read(self, sample: Sample) -> Prefill:
         """Read what the cache does not hold yet."""
         kept, self._kept = self._kept, None  # an interruption leaves nothing that may be half written
         start = common_length(kept[1], sample) if kept else 0
@@ -79,17 +79,22 @@ class Chat:
         return self._extend(kept[0], sample, start)
 
     @torch.inference_mode()
-    def _extend(self, cache: KeyValues, sample: Sample, start: int) -> tuple[Float[Tensor, "1 dim"], Decoding]:
+    def _extend(self, cache: KeyValues, sample: Sample, start: int) -> Prefill:
         """Read the positions of a sample from `start` on top of the cache."""
         model, device = self.engine.model, self.engine.device
         media = tuple(replace(item, at=item.at - start) for item in sample.media if item.at[0] >= start)
         rest = replace(sample, ids=sample.ids[start:], learn=sample.learn[start:], media=media)
         batch = pack([rest], self.engine.load).to(device)
         embeds = model.embed(batch)
-        seen = torch.ones(len(rest), len(sample), dtype=torch.bool, device=device).tril(start)
-        mask = torch.zeros(seen.shape, dtype=embeds.dtype, device=device).masked_fill_(~seen, float("-inf"))
+        mask = additive(_seen(start, len(sample), model.system.backbone.window).to(device), embeds)
         hidden = model.backbone.step(embeds[None], batch.positions[None] + start, mask[None, None], cache)
-        return hidden[0, -1:], Decoding(model.backbone, cache, [Place.alone(len(sample))])
+        return Prefill(hidden[0, -1:], cache, [Place.alone(len(sample))])
+
+
+def _seen(start: int, stop: int, window: int | None) -> Bool[Tensor, "new all"]:
+    """Which positions before `stop` those from `start` on see."""
+    distance = torch.arange(start, stop)[:, None] - torch.arange(stop)
+    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
 
 
 def common_length(kept: Sample, new: Sample) -> int:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from omniform.batch import Tree
@@ -37,20 +37,23 @@ class Place:
 
     Attributes:
         family: equal for rows that share their trunk.
-        trunk: columns shared by the family; `own` are the row's.
-        length: positions read so far, which is the next position id.
+        trunk: columns shared by the family; `own` are the row's. Together they are the chain, in order.
     """
 
     block: int
     family: Hashable
     trunk: Columns
     own: Columns
-    length: int
+
+    @property
+    def length(self) -> int:
+        """Positions read so far, which is the next position id."""
+        return len(self.trunk) + len(self.own)
 
     @staticmethod
     def alone(length: int) -> Place:
         """The only row of a cache."""
-        return Place(0, "alone", np.arange(0), np.arange(length), length)
+        return Place(0, "alone", np.arange(0), np.arange(length))
 
     @staticmethod
     def of(tree: Tree) -> list[Place]:
@@ -63,7 +66,7 @@ class Place:
                 trunks[last.parent] = np.concatenate([np.arange(0), *(np.arange(n.start, n.stop) for n in above)])
             trunk, own = trunks[last.parent], np.arange(last.start, last.stop)
             family = last.parent if above else ("alone", leaf)
-            places.append(Place(0, family, trunk, own, len(trunk) + len(own)))
+            places.append(Place(0, family, trunk, own))
         return places
 
 
@@ -101,6 +104,14 @@ class Layout:
             layout._fill(block, rows, capacity)
         return layout
 
+    def depth(self) -> Columns:
+        """Distance of each column from the start of the documents it belongs to; 0 where a block is shorter."""
+        depth = np.zeros(self.cells.shape, np.int64)
+        for place in self.places:
+            depth[place.block, place.trunk] = place.trunk
+            depth[place.block, place.own] = len(place.trunk) + np.arange(len(place.own))
+        return depth
+
     def _fill(self, block: int, rows: Sequence[Place], capacity: int) -> None:
         trunk = np.arange(len(rows[0].trunk))
         source = np.concatenate([rows[0].trunk, *(p.own for p in rows)])
@@ -114,14 +125,28 @@ class Layout:
             self.seen[block, slot, own] = True
             self.length[block, slot] = row.length
             self.where.append((block, slot))
-            self.places.append(Place(block, row.family, trunk, own, row.length))
+            self.places.append(Place(block, row.family, trunk, own))
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """Prompts that were read.
+
+    Attributes:
+        hidden: last hidden state of each row.
+        places: of each row in the cache, those of a family next to each other.
+    """
+
+    hidden: Float[Tensor, "rows dim"]
+    cache: KeyValues
+    places: Sequence[Place]
 
 
 class Decoding:
     """Rows that go on together, one token of each a step.
 
     Args:
-        backbone: module with `embed` and `step`.
+        backbone: module with `embed`, `step` and a `spec`.
         cache: of the prefill.
         places: of the rows, those of a family next to each other.
     """
@@ -140,12 +165,14 @@ class Decoding:
             cache = cache.fold(torch.from_numpy(np.concatenate([layout.cells, spare], 1)), columns)
         self.cache, self.layout, self.steps = cache, layout, 0
         self.rows = list(range(len(places)))
-        like = cache.like
-        self.positions = torch.from_numpy(layout.length).to(like.device)
+        self.positions, self.depth, seen = (
+            torch.from_numpy(x).to(cache.like.device) for x in (layout.length, layout.depth(), layout.seen)
+        )
         self._where([block * slots + slot for block, slot in layout.where])
-        masked = slots > 1 or not layout.seen.all()
-        self.mask = _additive(torch.from_numpy(layout.seen)[:, None], like) if masked else None
-        self.new_columns = _additive(torch.eye(slots, dtype=torch.bool).expand(blocks, 1, slots, slots), like)
+        masked = slots > 1 or self.backbone.spec.window is not None or not layout.seen.all()
+        self.mask = additive(seen[:, None], cache.like) if masked else None
+        own = torch.eye(slots, dtype=torch.bool, device=cache.like.device)
+        self.new_columns = additive(own, cache.like).expand(blocks, 1, slots, slots)
 
     def _where(self, at: list[int]) -> None:
         self.at = torch.tensor(at, device=self.positions.device)
@@ -155,13 +182,23 @@ class Decoding:
     def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
         """Hidden states after one more token of each row."""
         ids = tokens if self.full else tokens.new_zeros(self.positions.numel()).index_copy_(0, self.at, tokens)
-        if self.mask is not None:
-            self.mask = torch.cat([self.mask, self.new_columns], dim=-1)
         embeds = self.backbone.embed(ids.view(self.positions.shape))
-        hidden = self.backbone.step(embeds, self.positions, self.mask, self.cache).flatten(0, 1)
+        hidden = self.backbone.step(embeds, self.positions, self._next_mask(), self.cache).flatten(0, 1)
         self.positions = self.positions + 1
         self.steps += 1
         return hidden if self.full else hidden[self.at]
+
+    def _next_mask(self) -> Float[Tensor, "blocks 1 slots columns"] | None:
+        """The mask with a column for the new position of each slot; None where every row sees everything."""
+        if self.mask is None:
+            return None
+        self.mask = torch.cat([self.mask, self.new_columns], dim=-1)
+        window = self.backbone.spec.window
+        if window is None:
+            return self.mask
+        self.depth = torch.cat([self.depth, self.positions], dim=-1)
+        far = self.positions[:, :, None] - self.depth[:, None, :] >= window
+        return self.mask.masked_fill(far[:, None], float("-inf"))
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
@@ -176,9 +213,8 @@ class Decoding:
         """Where a row is by now."""
         place, (_, slot), slots = self.layout.places[row], self.layout.where[row], self.positions.shape[1]
         new = self.layout.cells.shape[1] + slot + slots * np.arange(self.steps)
-        return Place(
-            place.block, place.family, place.trunk, np.concatenate([place.own, new]), place.length + self.steps
-        )
+        own = np.concatenate([place.own, new])
+        return Place(place.block, place.family, place.trunk, own)
 
 
 def blocks_of(places: Sequence[Place]) -> list[list[Place]]:
@@ -201,6 +237,6 @@ def slots_for(families: Sequence[int]) -> int:
     return next(fits)
 
 
-def _additive(seen: Tensor, like: Tensor) -> Tensor:
-    """0 where seen, -inf elsewhere."""
-    return torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, float("-inf")).to(like.device)
+def additive(seen: Bool[Tensor, "*shape"], like: Tensor) -> Float[Tensor, "*shape"]:
+    """0 where seen, -inf elsewhere, in the type of `like`."""
+    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, float("-inf"))

@@ -19,7 +19,7 @@ from omniform.data.packing import pack
 from omniform.data.processor import MediaItem, Processor, Sample, TooLong
 from omniform.inference.batches import batches
 from omniform.inference.cache import KeyValues
-from omniform.inference.decoding import Decoding, Place
+from omniform.inference.decoding import Decoding, Place, Prefill
 from omniform.inference.rows import Answer, Ending, Row
 from omniform.inference.sampling import GenerationConfig, choose
 from omniform.inference.writer import TextWriter
@@ -45,7 +45,7 @@ class Engine:
         positions: of one batch at most, shared media counted once.
     """
 
-    def __init__(self, model: Lmm, processor: Processor, *, positions: int = 8192) -> None:
+    def __init__(self, model: Lmm, processor: Processor, *, positions: int = 4096) -> None:
         self.model = model.eval()
         self.processor = processor
         self.positions = positions
@@ -75,8 +75,7 @@ class Engine:
         for batch in batches(documents, lambda i: self.sample(documents[i], i), self.positions, trees=trees):
             samples = [sample for _, sample in batch]
             rows = [self.row(sample, config, ending) for sample in samples]
-            hidden, decoding = self.prefill(samples)
-            for _ in self.decode(rows, hidden, decoding, config):
+            for _ in self.decode(rows, self.prefill(samples), config):
                 pass
             answers.update({number: row.answer() for (number, _), row in zip(batch, rows, strict=True)})
             if progress:
@@ -90,7 +89,7 @@ class Engine:
         """
         sample = self.sample(document)
         row = self.row(sample, config, self.ending(config))
-        yield from self.watch(row, *self.prefill([sample]), config)
+        yield from self.watch(row, self.prefill([sample]), config)
         return row.answer()
 
     # -- steps --
@@ -128,35 +127,35 @@ class Engine:
         return read_views(item, self.processor)
 
     @torch.inference_mode()
-    def prefill(self, samples: Sequence[Sample]) -> tuple[Float[Tensor, "rows dim"], Decoding]:
-        """Last hidden state of each prompt, and what to decode on; samples of a family are neighbours."""
+    def prefill(self, samples: Sequence[Sample]) -> Prefill:
+        """Read the prompts of a batch; samples about the same media are neighbours."""
         trees = self.model.system.backbone.trees
         batch, cache = pack(samples, self.load, trees=trees).to(self.device), KeyValues()
         hidden = self.model.hidden(batch, cache)
         last = [batch.tree.nodes[leaf].stop - 1 for leaf in batch.tree.leaves]
-        return hidden[last], Decoding(self.model.backbone, cache, Place.of(batch.tree))
+        return Prefill(hidden[last], cache, Place.of(batch.tree))
 
-    def decode(
-        self, rows: Sequence[Row], hidden: Float[Tensor, "rows dim"], decoding: Decoding, config: GenerationConfig
-    ) -> Iterator[None]:
+    def decode(self, rows: Sequence[Row], read: Prefill, config: GenerationConfig) -> Iterator[None]:
         """Let rows go on until each is finished; yields after every token."""
+        tokens = self._take(rows, read.hidden, config)
+        decoding = None
         while True:
-            tokens = self._take(rows, hidden, config)
             yield
             going = [i for i, row in enumerate(rows) if row.finish is None]
             if not going:
                 return
+            if decoding is None:
+                decoding = Decoding(self.model.backbone, read.cache, [read.places[i] for i in going])
+            elif len(going) < len(rows):
+                decoding.keep(going)
             if len(going) < len(rows):
                 rows, tokens = [rows[i] for i in going], tokens[going]
-                decoding.keep(going)
-            hidden = decoding.step(tokens)
+            tokens = self._take(rows, decoding.step(tokens), config)
 
-    def watch(
-        self, row: Row, hidden: Float[Tensor, "1 dim"], decoding: Decoding, config: GenerationConfig
-    ) -> Iterator[Segment]:
+    def watch(self, row: Row, read: Prefill, config: GenerationConfig) -> Iterator[Segment]:
         """Segments of one row as they complete."""
         given = 0
-        for _ in self.decode([row], hidden, decoding, config):
+        for _ in self.decode([row], read, config):
             row.read()
             yield from row.segments[given:]
             given = len(row.segments)
