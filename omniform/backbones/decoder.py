@@ -81,6 +81,10 @@ class Decoder(Backbone):
             )
 
     @property
+    def title(self) -> str:
+        return self.name or type(self).__name__
+
+    @property
     def per_head(self) -> int:
         return self.head_dim or self.dim // self.heads
 
