@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from omniform.spec import System
+from omniform.verify import goldens
 from omniform.verify.check import Context, Failed
-from omniform.verify.manifest import Manifest, manifest
+
+if TYPE_CHECKING:
+    from omniform.weights.layout import Place, Shape
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What of a checkpoint and a system does not meet; released names.
+    """Where a checkpoint and a system do not meet, in the release's words.
 
     Attributes:
+        missing: what the system needs and the checkpoint lacks.
+        left_over: what the system has no place for.
         changed: names that do not come back to themselves when read after writing.
     """
 
@@ -29,48 +35,57 @@ class Difference:
 
     def __str__(self) -> str:
         kinds = (
-            ("missing in the release", self.missing), ("left over in the release", self.left_over),
-            ("of another shape", self.shapes), ("not the same after writing and reading", self.changed),
+            ("missing", self.missing), ("left over", self.left_over), ("of another shape", self.shapes),
+            ("not the same after writing and reading", self.changed),
         )  # fmt: skip
         return "; ".join(f"{len(keys)} {kind} ({_few(keys)})" for kind, keys in kinds if keys)
 
 
 def check(system: System, context: Context) -> str:
-    """Compare the base, or the variant that the manifest describes, with the manifest.
+    """Compare every list of released keys with the size of the system that it belongs to.
 
     Raises:
-        Failed: there is no manifest, or no size of the system has exactly its keys and shapes.
+        Failed: there is no list, or no size of the system has exactly its keys and shapes.
     """
-    reference = manifest(system.slug)
-    sizes = {system.slug: system, **{f"{system.slug}:{v}": system.variant(v) for v in system.variants}}
-    nearest: tuple[int, str, Difference] | None = None
-    for name, sized in sizes.items():
-        found = difference(sized, reference)
-        if not found.size:
-            return f"{name} and {reference.variant}: {len(reference.shapes)} tensors, none missing, none left over"
-        if nearest is None or found.size < nearest[0]:
-            nearest = (found.size, name, found)
-    assert nearest is not None
-    raise Failed(f"{nearest[1]} and {reference.variant}: {nearest[2]}")
+    reader = goldens.module("manifest", context)
+    names = [name for name in reader.manifests() if name.split("__")[0] == system.slug]
+    if not names:
+        raise Failed(f"no list of the released keys of {system.slug} in {goldens.folder(context)}/manifests")
+    return "; ".join(_fits(system, name, reader.read(name)) for name in names)
 
 
-def difference(system: System, reference: Manifest) -> Difference:
-    """Compare a system, built on `meta`, with a manifest."""
-    import torch
+def _fits(system: System, name: str, held: Mapping[Place, Shape]) -> str:
+    found = []
+    for label, sized in _sizes(system):
+        found.append((difference(sized, held), label))
+        if not found[-1][0].size:
+            return f"{name} is {label}: {len(held)} tensors, none missing, none left over"
+    nearest, label = min(found, key=lambda pair: pair[0].size)
+    raise Failed(f"{name} against {label}: {nearest}")
 
-    from omniform.weights.fill import slots
+
+def _sizes(system: System) -> Iterator[tuple[str, System]]:
+    yield system.slug, system
+    yield from ((f"{system.slug}:{name}", system.variant(name)) for name in system.variants)
+
+
+def difference(system: System, held: Mapping[Place, Shape]) -> Difference:
+    """Compare a system, built on `meta`, with what a release holds; a repository it says nothing of is left out."""
+    from omniform.weights.fill import slots, without_memory
     from omniform.weights.layout import BUFFERS, key_at, place_of
 
-    with torch.device("meta"):
-        needed = slots(system.build()).shapes
-    places = {key: place_of(key, system) for key in needed}
-    shapes = {str(place): needed[key] for key, place in places.items()}
-    held = {key: shape for key, shape in reference.shapes.items() if not key.endswith(BUFFERS)}
+    with without_memory():
+        ours = slots(system.build())
+    places = {key: place_of(key, system) for key in ours.shapes}
+    here = {place: ours.shapes[key] for key, place in places.items()}
+    told = {place.repository for place in held}
+    tied = {place for place in held if key_at(place, system) in ours.aliases}
+    extra = (p for p in held if p not in here and p not in tied and not p.key.endswith(BUFFERS))
     return Difference(
-        missing=tuple(k for k in shapes if k not in held),
-        left_over=tuple(k for k in held if k not in shapes),
-        shapes=tuple(f"{k} {held[k]} there, {shapes[k]} here" for k in shapes if k in held and held[k] != shapes[k]),
-        changed=tuple(str(place) for key, place in places.items() if key_at(place, system) != key),
+        missing=tuple(str(p) for p in here if p not in held and p.repository in told),
+        left_over=tuple(map(str, extra)),
+        shapes=tuple(f"{p} {held[p]}, needed {here[p]}" for p in here if p in held and held[p] != here[p]),
+        changed=tuple(str(p) for key, p in places.items() if key_at(p, system) != key),
     )
 
 

@@ -41,9 +41,8 @@ def _run(system: System, stage: Stage, folder: Path) -> str:
     result = train(recipe, report=Quiet(), device="cpu")
     moved, learning = changed(before, result.model), taught(before, recipe.stages[0])
     if moved != learning:
-        raise Failed(
-            f"stage {stage.name}: moved and should not: {_few(moved - learning)}; should have moved: {_few(learning - moved)}"
-        )
+        wrong, idle = _few(moved - learning), _few(learning - moved)
+        raise Failed(f"stage {stage.name}: {wrong} moved but are not to learn; {idle} are to learn but did not move")
     losses = [record["loss"] for record in read_records(result.out)]
     first, last = fmean(losses[:WINDOW]), fmean(losses[-WINDOW:])
     if not last < first:
