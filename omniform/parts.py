@@ -208,11 +208,6 @@ class Backbone(Part):
     context: int
     """Longest sequence it was trained for, in positions."""
 
-    @property
-    def window(self) -> int | None:
-        """Positions that each position sees, the own one included; None: all before it."""
-        return None
-
     def num_params(self) -> int:
         raise NotImplementedError
 

@@ -8,14 +8,12 @@ from itertools import zip_longest
 
 import numpy as np
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from omniform.data.document import Document, Media, Segment, Signal, Text
 from omniform.data.packing import pack
 from omniform.data.processor import MediaItem, Sample
 from omniform.inference.cache import KeyValues
-from omniform.inference.decoding import Place, Prefill, additive
+from omniform.inference.decoding import Place, Prefill
 from omniform.inference.engine import GREEDY, Engine
 from omniform.inference.rows import Answer
 from omniform.inference.sampling import GenerationConfig
@@ -86,15 +84,8 @@ class Chat:
         rest = replace(sample, ids=sample.ids[start:], learn=sample.learn[start:], media=media)
         batch = pack([rest], self.engine.load).to(device)
         embeds = model.embed(batch)
-        mask = additive(_seen(start, len(sample), model.system.backbone.window).to(device), embeds)
-        hidden = model.backbone.step(embeds[None], batch.positions[None] + start, mask[None, None], cache)
+        hidden = model.backbone.step(embeds[None], batch.positions[None] + start, None, cache)
         return Prefill(hidden[0, -1:], cache, [Place.alone(len(sample))])
-
-
-def _seen(start: int, stop: int, window: int | None) -> Bool[Tensor, "new all"]:
-    """Which positions before `stop` those from `start` on see."""
-    distance = torch.arange(start, stop)[:, None] - torch.arange(stop)
-    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
 
 
 def common_length(kept: Sample, new: Sample) -> int:

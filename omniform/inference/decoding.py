@@ -104,14 +104,6 @@ class Layout:
             layout._fill(block, rows, capacity)
         return layout
 
-    def depth(self) -> Columns:
-        """Distance of each column from the start of the documents it belongs to; 0 where a block is shorter."""
-        depth = np.zeros(self.cells.shape, np.int64)
-        for place in self.places:
-            depth[place.block, place.trunk] = place.trunk
-            depth[place.block, place.own] = len(place.trunk) + np.arange(len(place.own))
-        return depth
-
     def _fill(self, block: int, rows: Sequence[Place], capacity: int) -> None:
         trunk = np.arange(len(rows[0].trunk))
         source = np.concatenate([rows[0].trunk, *(p.own for p in rows)])
@@ -146,7 +138,7 @@ class Decoding:
     """Rows that go on together, one token of each a step.
 
     Args:
-        backbone: module with `embed`, `step` and a `spec`.
+        backbone: module with `embed` and `step`.
         cache: of the prefill.
         places: of the rows, those of a family next to each other.
     """
@@ -165,14 +157,12 @@ class Decoding:
             cache = cache.fold(torch.from_numpy(np.concatenate([layout.cells, spare], 1)), columns)
         self.cache, self.layout, self.steps = cache, layout, 0
         self.rows = list(range(len(places)))
-        self.positions, self.depth, seen = (
-            torch.from_numpy(x).to(cache.like.device) for x in (layout.length, layout.depth(), layout.seen)
-        )
+        self.positions, seen = (torch.from_numpy(x).to(cache.like.device) for x in (layout.length, layout.seen))
         self._where([block * slots + slot for block, slot in layout.where])
-        masked = slots > 1 or self.backbone.spec.window is not None or not layout.seen.all()
-        self.mask = additive(seen[:, None], cache.like) if masked else None
+        masked = slots > 1 or not layout.seen.all()
+        self.mask = _additive(seen[:, None], cache.like) if masked else None
         own = torch.eye(slots, dtype=torch.bool, device=cache.like.device)
-        self.new_columns = additive(own, cache.like).expand(blocks, 1, slots, slots)
+        self.new_columns = _additive(own, cache.like).expand(blocks, 1, slots, slots)
 
     def _where(self, at: list[int]) -> None:
         self.at = torch.tensor(at, device=self.positions.device)
@@ -193,12 +183,7 @@ class Decoding:
         if self.mask is None:
             return None
         self.mask = torch.cat([self.mask, self.new_columns], dim=-1)
-        window = self.backbone.spec.window
-        if window is None:
-            return self.mask
-        self.depth = torch.cat([self.depth, self.positions], dim=-1)
-        far = self.positions[:, :, None] - self.depth[:, None, :] >= window
-        return self.mask.masked_fill(far[:, None], float("-inf"))
+        return self.mask
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
@@ -237,6 +222,6 @@ def slots_for(families: Sequence[int]) -> int:
     return next(fits)
 
 
-def additive(seen: Bool[Tensor, "*shape"], like: Tensor) -> Float[Tensor, "*shape"]:
+def _additive(seen: Bool[Tensor, "*shape"], like: Tensor) -> Float[Tensor, "*shape"]:
     """0 where seen, -inf elsewhere, in the type of `like`."""
     return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, float("-inf"))
