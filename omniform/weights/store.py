@@ -114,7 +114,7 @@ def read_system(folder: str | Path, parts: Iterable[type[Part]] = ()) -> System:
 
 def checksum(values: Tensor) -> int:
     """CRC-32 of a tensor's bytes."""
-    return zlib.crc32(memoryview(values.contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return zlib.crc32(values.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _described(folder: Path, parts: Iterable[type[Part]]) -> tuple[System, dict[str, int]]:
