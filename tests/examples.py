@@ -1,0 +1,78 @@
+"""One or more small examples of every declaration, for the contract tests of the folders of parts."""
+
+from __future__ import annotations
+
+from omniform.connectors.downsample_mlp import DownsampleMlp
+from omniform.connectors.linear import Linear
+from omniform.connectors.mlp import Mlp
+from omniform.connectors.mof_mlp import MofMlp
+from omniform.connectors.normed_mlp import NormedMlp
+from omniform.connectors.pooled_mlp import PooledMlp
+from omniform.encoders.clip import CLIP_L_224
+from omniform.encoders.conv_net import ConvNet
+from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518
+from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
+from omniform.encoders.s2 import S2
+from omniform.encoders.several import Several
+from omniform.encoders.siglip import SIGLIP_SO400M_384
+from omniform.parts import Connector, Encoder, Views
+from omniform.views.among import Among
+from omniform.views.any_res import AnyRes, grids_up_to
+from omniform.views.dynamic_s2 import DynamicS2
+from omniform.views.fixed import Fixed
+from omniform.views.frames import Frames
+from omniform.views.pooled_frames import PooledFrames
+from omniform.views.tiles import Tiles
+
+NEXT_GRIDS = ((2, 1), (1, 2), (2, 2), (1, 3), (3, 1))
+CLIP, SIGLIP = CLIP_L_224.shrunk("tiny"), SIGLIP_SO400M_384.shrunk("tiny")
+
+VIEWS: tuple[Views, ...] = (
+    Fixed(fit="squash"),
+    Fixed(fit="crop"),
+    Fixed(fit="pad", newline="newline"),
+    Fixed(fit="pad", fill=(255, 255, 255), copies=3),
+    AnyRes(grids=NEXT_GRIDS),
+    AnyRes(grids=grids_up_to(6, 6), max_tiles=9),
+    AnyRes(grids=grids_up_to(3, 3), max_tiles=2, newline=None),
+    Among(alone=AnyRes(grids=NEXT_GRIDS), together=Fixed(fit="pad", newline="newline")),
+    Tiles(max_tiles=12),
+    Tiles(min_tiles=2, max_tiles=6, overview=False, after="\n"),
+    DynamicS2(after="\n"),
+    DynamicS2(sides=(1, 2), max_tiles=5),
+    Frames(most=4),
+    Frames(most=8, per_second=1.0, pool=2, newline="newline"),
+    Frames(most=3, pool=2, newline="newline", newline_at="frame", fit="pad"),
+    Frames(most=3, newline="newline", newline_at="row", repeat=True, rounding="nearest"),
+    Frames(most=4, after="\n", copies=2),
+    PooledFrames(frames=8, pools=((4, 1, 1),), after="\n"),
+    PooledFrames(frames=6, pools=((2, 2, 1), (3, 1, 4)), before="<", between="|", copies=2),
+)
+CONNECTORS: tuple[Connector, ...] = (
+    Linear(),
+    Mlp(),
+    Mlp(depth=1),
+    Mlp(depth=3),
+    NormedMlp(),
+    PooledMlp(positions=4),
+    PooledMlp(positions=9, depth=3),
+    DownsampleMlp(),
+    DownsampleMlp(fold=3, hidden=(3,)),
+    DownsampleMlp(fold=3, hidden=(3, 1, 1 / 3)),
+    MofMlp(),
+)
+ENCODERS: tuple[Encoder, ...] = (
+    CLIP,
+    CLIP.but(feature_layer=-1, post_norm=False),
+    SIGLIP,
+    SIGLIP.but(drop_first=True, head=False),
+    DINOV2_L_518.shrunk("tiny"),
+    DINOV2_L_336.shrunk("tiny"),
+    DINOV2_L_518.shrunk("tiny").but(gated=True, feature_layer=-3),
+    ConvNet(image=24, widths=(8, 16, 32)),
+    EfficientNetLite0(image=32, stage=3),
+    S2(inner=SIGLIP),
+    S2(inner=ConvNet(image=16, widths=(8, 16)), sides=(1, 3)),
+    Several(members=(CLIP, DINOV2_L_518.shrunk("tiny"))),
+    Several(members=(SIGLIP.but(image=48), ConvNet(image=24, widths=(8, 16, 32)))),
+)
