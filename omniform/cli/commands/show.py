@@ -1,0 +1,142 @@
+"""`omniform show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from omniform.spec import Stage, System
+
+SIZES = ((336, 336), (640, 480), (1024, 768), (800, 2000))
+"""(width, height) of the pictures whose positions are shown."""
+
+
+def command(
+    system: Annotated[str, typer.Argument(help="Name of a system, or name:variant.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="JSON: the whole declaration.")] = False,
+) -> None:
+    """Show one system: parts, prompt, stages, variants, source."""
+    from omniform import index, survey
+
+    slug = system.partition(":")[0]
+    if slug not in index.names("systems") and slug in survey.by_slug():
+        _not_here(survey.row(slug), json)
+    elif json:
+        from omniform import serial
+
+        print(serial.dumps(index.system(system)), end="")
+    else:
+        _show(index.system(system), slug)
+
+
+def _not_here(row: Any, json: bool) -> None:
+    from omniform.cli.output import print_json, print_pairs
+
+    if json:
+        print_json({"here": False, **vars(row)})
+        return
+    print(f"{row.slug} is not written down here yet. The survey says:\n")
+    print_pairs({name.replace("_", " "): value for name, value in vars(row).items() if value})
+
+
+def _show(system: System, slug: str) -> None:
+    from omniform.cli.output import print_pairs
+
+    print(f"{system.title} ({slug}), {system.input_type}{system.output_type}, {system.date}")
+    blocks = {
+        "Source": _source(system), "Inputs": dict(_inputs(system)), "Parameters": _parameters(system),
+        "Positions of a picture": _positions(system), "Prompt": _fields(system.prompt),
+        "Stages": {stage.name: _stage(stage) for stage in system.stages},
+        "Variants": {name: ", ".join(paths) for name, paths in system.variants.items()},
+        "Differs from the survey": dict(system.survey_notes), "Stamps": _stamps(slug),
+    }  # fmt: skip
+    for name, pairs in blocks.items():
+        if pairs:
+            print(f"\n{name}")
+            print_pairs(pairs, indent=2)
+
+
+def _source(system: System) -> dict[str, str]:
+    source = system.source
+    return {k: v for k, v in {"paper": source.paper, "code": source.code, "notes": source.notes}.items() if v}
+
+
+def _inputs(system: System) -> Iterator[tuple[str, str]]:
+    from omniform.spec import Continuous, Shared
+
+    for modality, entry in system.inputs.items():
+        if isinstance(entry, Continuous):
+            yield modality, f"{entry.encoder.title} -> {entry.connector.title} -> {system.backbone.title}"
+            for part in ("encoder", "connector", "views", "fusion"):
+                yield f"  {part}", brief(getattr(entry, part))
+        elif isinstance(entry, Shared):
+            yield modality, f"as {entry.input}, views {brief(entry.views)}"
+        else:
+            yield modality, brief(entry.codec)
+    yield "backbone", brief(system.backbone)
+    yield from ((f"{modality} out", brief(decoder)) for modality, decoder in system.outputs.items())
+
+
+def _parameters(system: System) -> dict[str, str]:
+    from omniform.cli.output import count
+    from omniform.facts import parameters
+
+    found = parameters(system)
+    return {part: count(number) for part, number in [*found.items(), ("total", sum(found.values()))]}
+
+
+def _positions(system: System) -> dict[str, str]:
+    from omniform.geometry import MediaSize
+
+    if "image" not in system.inputs:
+        return {}
+    plans = {f"{w} x {h}": system.plan("image", MediaSize(width=w, height=h)) for w, h in SIZES}
+    return {
+        size: f"{plan.positions:,} in {len(plan.views)} view{'s'[: len(plan.views) > 1]}"
+        for size, plan in plans.items()
+    }
+
+
+def _stage(stage: Stage) -> str:
+    from omniform.spec import Undisclosed
+
+    def known(value: Any) -> str:
+        return "undisclosed" if isinstance(value, Undisclosed) else f"{value}"
+
+    learns = [f"{item.part} {known(item.lr)}" for item in stage.learn]
+    learns += [f"{stage.lora.part} by LoRA of rank {stage.lora.rank} {stage.lora.lr}"] if stage.lora else []
+    return (
+        f"learns {', '.join(learns)}; {stage.data}, batch {known(stage.batch)}, epochs {known(stage.epochs)}, "
+        f"{known(stage.schedule)}"
+    )
+
+
+def _stamps(slug: str) -> dict[str, str]:
+    from omniform.verify.stamps import recorded
+
+    return {name: "earned" if earned else "not earned" for name, earned in recorded().get(slug, {}).items()}
+
+
+def _fields(data: Any) -> dict[str, str]:
+    return {name: repr(value) for name, value in _set(data).items()}
+
+
+def brief(data: Any) -> str:
+    """A declaration with the fields that differ from their defaults."""
+    inside = ", ".join(f"{name}={_value(value)}" for name, value in _set(data).items())
+    return f"{type(data).__name__}({inside})"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple) and any(is_dataclass(item) for item in value):
+        return f"({', '.join(brief(item) for item in value)})"
+    return brief(value) if is_dataclass(value) and not isinstance(value, type) else repr(value)
+
+
+def _set(data: Any) -> Mapping[str, Any]:
+    values = {f.name: (getattr(data, f.name), f.default) for f in fields(data) if f.repr}
+    return {name: value for name, (value, default) in values.items() if default is MISSING or value != default}

@@ -1,0 +1,160 @@
+"""Exact match, tallies and predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omniform.data.dataset import DataError, Documents
+from omniform.data.document import Document, Text
+from omniform.evaluation import metrics
+from omniform.evaluation.evaluate import evaluate, question_of, true_answer
+from omniform.evaluation.evaluation import Evaluation, Prediction, Tally
+from omniform.evaluation.metrics import Score
+from omniform.evaluation.metrics.exact_match import normalise
+from omniform.index import UnknownName
+from omniform.inference.rows import Answer
+from omniform.inference.sampling import GenerationConfig
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer", "right"),
+    [
+        ("yes", "yes", True),
+        ("Yes.", "yes", True),
+        (" YES . ", "yes", True),
+        ("yes\n", "Yes", True),
+        ("yes..", "yes", False),  # one period only
+        ("the yes", "yes", False),
+        ("", "no", False),
+        ("", ".", True),
+        ("red circle", "red  circle", False),  # white space inside counts
+        ("Straße", "STRASSE", True),
+    ],
+)
+def test_exact_match(prediction: str, answer: str, right: bool) -> None:
+    assert metrics.metric("exact_match")(prediction, answer) == Score(float(right), 1.0)
+
+
+def test_normalise() -> None:
+    assert [normalise(t) for t in (" A b. ", "a.b", ".", "A ..")] == ["a b", "a.b", "", "a ."]
+
+
+def test_metrics_are_found_by_name() -> None:
+    assert "exact_match" in metrics.names()
+    with pytest.raises(UnknownName, match="did you mean 'exact_match'"):
+        metrics.metric("exactmatch")
+
+
+def test_scores_add_up_to_a_ratio() -> None:
+    total = Score(1.0, 2.0) + Score(3.0, 4.0)
+    assert (total, total.ratio, total.full, Score(0.0, 0.0).ratio) == (Score(4.0, 6.0), 4 / 6, False, 0.0)
+
+
+class Parrot:
+    """Answers with fixed words, and remembers what it was asked."""
+
+    def __init__(self, answers: Sequence[str]) -> None:
+        self.answers = answers
+        self.asked: list[Document] = []
+
+    def generate(self, documents: Sequence[Document], config: GenerationConfig, progress: Any = None) -> list[Answer]:
+        self.asked += documents
+        if progress:
+            progress(len(documents), len(documents))
+        return [Answer((Text(a, "assistant"),), (1,), (0.0,), "stop") for a in self.answers[: len(documents)]]
+
+
+def documents() -> Documents:
+    rows = [("what colour?", "red", "colour"), ("what colour?", "blue", "colour"), ("is it?", "yes", "yes/no")]
+    made = [Document((Text(q), Text(a, "assistant")), f"d/{i}", {"type": kind}) for i, (q, a, kind) in enumerate(rows)]
+    return Documents([*made, Document((Text("what?"), Text("no", "assistant")))])
+
+
+def test_evaluate() -> None:
+    parrot, seen = Parrot(["Red.", "green", "yes", "no"]), []
+    found = evaluate(parrot, documents(), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(4, 4)] and len(parrot.asked) == 4
+    assert found.predictions[0] == Prediction(
+        id="d/0", question="what colour?", prediction="Red.", answer="red", correct=True, type="colour"
+    )
+    assert (found.predictions[3].id, found.predictions[3].type) == ("3", "")
+    assert [p.correct for p in found.predictions] == [True, False, True, True]
+    assert (found.overall.score, found.overall.right, found.overall.count) == (Score(3.0, 4.0), 3, 4)
+    assert {kind: (t.right, t.count) for kind, t in found.by_type.items()} == {
+        "": (1, 1),
+        "colour": (1, 2),
+        "yes/no": (1, 1),
+    }
+    assert found.by_type["colour"].commonest == 0.5
+    assert found.seconds >= 0
+
+
+def test_limit_takes_the_first() -> None:
+    found = evaluate(Parrot(["red", "blue"]), documents(), limit=2)
+    assert [p.id for p in found.predictions] == ["d/0", "d/1"]
+    assert found.overall.right == 2
+
+
+def test_a_metric_may_give_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from omniform.evaluation.metrics import exact_match
+
+    monkeypatch.setattr(exact_match, "score", lambda prediction, answer: Score(len(prediction), len(answer)))
+    found = evaluate(Parrot(["re", "blue", "yes", "n"]), documents())
+    assert found.overall.score == Score(10.0, 12.0)
+    assert [p.correct for p in found.predictions] == [False, True, True, False]
+
+
+def test_data_without_answers_is_refused() -> None:
+    with pytest.raises(DataError, match=r"document d/7 ends without an answer"):
+        evaluate(Parrot([""]), Documents([Document((Text("why?"),), "d/7")]))
+    with pytest.raises(DataError, match="holds no documents"):
+        evaluate(Parrot([]), Documents([]))
+
+
+def test_the_last_exchange_counts() -> None:
+    turns = (Text("a"), Text("b", "assistant"), Text(" c "), Text("d", "assistant"), Text("e", "assistant"))
+    assert (true_answer(Document(turns)), question_of(Document(turns))) == ("de", "c")
+    with pytest.raises(DataError, match=r"\(unnamed\)"):
+        true_answer(Document(turns[:3]))
+
+
+def test_wilson_interval() -> None:
+    low, high = Tally(Score(8.0, 10.0), 10, 8, 0.5).interval
+    assert (low, high) == (pytest.approx(0.490162, abs=1e-5), pytest.approx(0.943318, abs=1e-5))
+    assert Tally(Score(10.0, 10.0), 10, 10, 0.5).interval[1] == pytest.approx(1.0)
+
+
+def test_files(tmp_path: Path) -> None:
+    found = evaluate(Parrot(["Red.", "green", "yes", "no"]), documents())
+    found.save(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "predictions.jsonl"]
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text("utf-8").splitlines()]
+    assert [set(line) for line in lines] == [{"id", "question", "prediction", "answer", "correct", "type"}] * 4
+    assert lines[1] == {
+        "id": "d/1", "question": "what colour?", "prediction": "green", "answer": "blue", "correct": False,
+        "type": "colour",
+    }  # fmt: skip
+    summary = json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
+    assert (summary["metric"], summary["score"], summary["right"], summary["count"]) == ("exact_match", 0.75, 3, 4)
+    assert summary["by_type"]["colour"]["score"] == 0.5
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = evaluate(Parrot(["Red.", "green", "yes", "no"]), documents())
+    found.save(tmp_path)
+    before = (tmp_path / "predictions.jsonl").read_text("utf-8")
+    other = Evaluation("exact_match", found.predictions[:1], found.scores[:1])
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        other.save(tmp_path)
+    assert (tmp_path / "predictions.jsonl").read_text("utf-8") == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "predictions.jsonl"]

@@ -1,0 +1,208 @@
+"""The report page: self-contained, well-formed, and what it says."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from omniform.data.document import Document, Media, Text
+from omniform.evaluation.chart import Curve, loss_plot, nice_ticks, smoothed
+from omniform.evaluation.evaluation import Evaluation, Prediction
+from omniform.evaluation.metrics import Score
+from omniform.evaluation.report import Report, chosen, percent, picture_of
+
+VOID = {"meta", "img", "line", "path", "br"}
+
+
+class Outline(HTMLParser):
+    """Tags, attributes and text of a page; unbalanced tags are an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "title"):
+            self.words.append(data)
+
+    def of_class(self, name: str) -> list[dict[str, str | None]]:
+        return [a for _, a in self.tags if name in (a.get("class") or "").split()]
+
+
+def evaluation(count: int = 40) -> Evaluation:
+    predictions, scores = [], []
+    for i in range(count):
+        right = i % 5 != 0
+        predictions.append(
+            Prediction(
+                id=str(i), question=f"is {i} < 7 & odd?", prediction="yes" if right else "<b>", answer="yes",
+                correct=right, type=("shape", "colour")[i % 2],
+            )
+        )  # fmt: skip
+        scores.append(Score(float(right)))
+    return Evaluation("exact_match", tuple(predictions), tuple(scores), 1.5)
+
+
+def page(**changes: object) -> tuple[str, Outline]:
+    found = evaluation()
+    fields = {
+        "title": "nano & co", "subtitle": "easy", "evaluation": found,
+        "pictures": {i: "data:image/png;base64,AAAA" for i in chosen(found)},
+        "curves": [Curve("align", [1, 2, 3], [3.0, 2.0, 1.0]), Curve("tune", [1, 2], [1.0, 0.5])],
+        "facts": {"Model": {"parameters": "1,234"}}, "texts": {"Recipe": "size: nano\n<x>"}, **changes,
+    }  # fmt: skip
+    html = Report(**fields).html()  # type: ignore[arg-type]
+    outline = Outline()
+    outline.feed(html)
+    outline.close()
+    assert outline.open == []
+    return html, outline
+
+
+def test_the_page_needs_nothing_from_outside() -> None:
+    html, outline = page()
+    links = [a[key] for _, a in outline.tags for key in ("src", "href") if key in a]
+    assert links and all(str(link).startswith("data:image/png;base64,") for link in links)
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert not {tag for tag, _ in outline.tags} & {"script", "link", "iframe", "object"}
+
+
+def test_the_page_fits_phones_and_both_themes() -> None:
+    html, outline = page()
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in outline.tags
+    assert "@media (prefers-color-scheme: dark)" in html
+    assert "@media (max-width: 34rem)" in html
+
+
+def test_the_headline() -> None:
+    _, outline = page()
+    text = " ".join(outline.words)
+    assert "80.0 %" in text and "32 of 40 questions right (exact match)" in text
+    assert "95 % interval 65.2 % to 89.5 %" in text
+    assert "nano & co" in text
+
+
+def test_a_bar_for_each_type_with_its_counts() -> None:
+    _, outline = page()
+    widths = [a["style"] for tag, a in outline.tags if tag == "i"]
+    assert widths == ["width:80.00%", "width:80.00%"]
+    text = " ".join(outline.words)
+    assert text.count("16 / 20") == 2 and "colour" in text and "shape" in text
+
+
+def test_wrong_answers_come_first_and_are_marked_in_words() -> None:
+    _, outline = page()
+    figures = [str(a["class"]) for tag, a in outline.tags if tag == "figure"]
+    assert figures == ["wrong"] * 4 + ["right"] * 8
+    assert outline.words.count("✗ wrong") == 4 and outline.words.count("✓ right") == 8
+    assert outline.words.count("truth: yes") == 4
+
+
+def test_what_models_say_is_escaped() -> None:
+    html, outline = page()
+    assert "<b>" in outline.words and sum(w.endswith(" < 7 & odd?") for w in outline.words) == 12
+    assert "&lt;b&gt;" in html and "size: nano\n&lt;x&gt;" in html
+
+
+def test_chosen_spreads_over_types() -> None:
+    found = evaluation(200)
+    numbers = chosen(found)
+    assert len(numbers) == len(set(numbers)) == 12
+    assert [found.predictions[n].correct for n in numbers] == [False] * 4 + [True] * 8
+    kinds = [found.predictions[n].type for n in numbers]
+    assert kinds.count("shape") == kinds.count("colour") == 6
+
+
+@pytest.mark.parametrize(("right", "wrong", "shown"), [(20, 0, 12), (0, 20, 12), (2, 20, 12), (3, 2, 5), (20, 1, 12)])
+def test_chosen_takes_what_there_is(right: int, wrong: int, shown: int) -> None:
+    marks = [True] * right + [False] * wrong
+    rows = tuple(Prediction(id="", question="", prediction="", answer="", correct=m, type="") for m in marks)
+    numbers = chosen(Evaluation("exact_match", rows, tuple(Score(float(m)) for m in marks)))
+    assert len(numbers) == len(set(numbers)) == shown
+    assert [marks[n] for n in numbers] == sorted(marks[n] for n in numbers)
+
+
+def test_a_perfect_run_shows_no_wrong_answers() -> None:
+    rows = evaluation().predictions
+    right = tuple(p for p in rows if p.correct)
+    _, outline = page(evaluation=Evaluation("exact_match", right, (Score(1.0),) * len(right)), pictures={})
+    assert "100.0 %" in " ".join(outline.words)
+    assert not [tag for tag, _ in outline.tags if tag == "figure"]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "0.0 %"), (0.9996, "99.9 %"), (0.95, "95.0 %"), (1.0, "100.0 %"), (1 / 3, "33.3 %")]
+)
+def test_percent_never_rounds_up_to_all(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+def test_pictures_are_small_and_whole(tmp_path: Path) -> None:
+    Image.new("RGB", (1000, 500), (200, 10, 20)).save(tmp_path / "a.png")
+    uri = picture_of(Document((Media("image", tmp_path / "a.png"), Text("?"))))
+    assert uri is not None
+    shown = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert (shown.size, shown.getpixel((5, 5))) == ((240, 120), (200, 10, 20))
+
+
+def test_small_pictures_keep_their_size_and_text_has_none() -> None:
+    uri = picture_of(Document((Media("image", Image.new("RGB", (64, 32))),)))
+    assert uri is not None
+    assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (64, 32)
+    assert picture_of(Document((Text("?"),))) is None
+
+
+# --- loss --------------------------------------------------------------------------------------------------------
+
+
+def test_ticks_are_round() -> None:
+    assert nice_ticks(1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert nice_ticks(6.3) == [0, 2, 4, 6]
+    assert nice_ticks(0.034) == pytest.approx([0, 0.01, 0.02, 0.03])
+    assert nice_ticks(1e-9)[-1] == pytest.approx(1e-9)
+
+
+def test_smoothing_is_unbiased_at_the_start() -> None:
+    assert smoothed([2.0, 2.0, 2.0], 10) == pytest.approx([2.0, 2.0, 2.0])
+    assert smoothed([0.0, 1.0], 2) == pytest.approx([0.0, 2 / 3])
+    assert smoothed([5.0, 1.0], 1) == [5.0, 1.0]
+
+
+def test_stages_follow_each_other_on_one_axis() -> None:
+    html = loss_plot([Curve("align", [10, 20], [4.0, 2.0]), Curve("tune", [10, 60], [2.0, 1.0])])
+    paths = re.findall(r'class="smooth" d="([^"]*)"', html)
+    assert paths == ["M125.0,0.0L250.0,500.0", "M375.0,500.0L1000.0,750.0"]
+    assert '<line class="edge" x1="250.0"' in html
+    assert "align: from 4 to 2 in 20 steps." in html
+    assert re.findall(r">([\d,]+(?: steps)?)</span></?", html)[-1] == "80 steps"
+
+
+def test_losses_that_are_no_numbers_are_left_out() -> None:
+    html = loss_plot([Curve("a", [1, 2, 3], [2.0, float("nan"), 1.0]), Curve("b", [], [])])
+    assert "nan" not in html and ">b<" not in html
+    assert "No losses were recorded" in loss_plot([Curve("b", [], [])])
+
+
+def test_long_curves_are_thinned() -> None:
+    html = loss_plot([Curve("a", list(range(1, 10001)), [1.0] * 10000)])
+    assert all(500 < path.count("L") < 700 for path in re.findall(r' d="([^"]*)"', html))
