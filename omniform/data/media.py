@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, overload
@@ -58,7 +58,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def size_of(media: Media, limits: Limits = DEFAULT_LIMITS) -> MediaSize:
-    """Width, height and frames, from the header: no pixel is decoded.
+    """Width, height and frames, from the header: no pixel is decoded, but for the first frame of an animation.
 
     Raises:
         MediaError: it cannot be read, or is beyond the limits.
@@ -163,7 +163,7 @@ def _opened(media: Media, limits: Limits) -> _Frames:
 def _pictures(name: str, pictures: list[Image.Image], limits: Limits) -> _Frames:
     if not pictures:
         raise MediaError(f"{name} has no frames; give at least one")
-    size = _checked(name, pictures[0], len(pictures), None, limits)
+    size = _checked(name, pictures[0], len(pictures), limits)
     return _Frames(name, size, pictures.__getitem__)
 
 
@@ -181,14 +181,16 @@ def _directory(name: str, folder: Path, one: bool, limits: Limits) -> _Frames:
         return _file(str(path), _stored(path, str(path), limits), True, limits)[0]
 
     with _named(str(paths[0])), Image.open(paths[0]) as first:
-        size = _checked(name, first, len(paths), None, limits)
+        size = _checked(name, first, len(paths), limits)
     return _Frames(name, size, read)
 
 
 def _file(name: str, stored: Path | bytes, one: bool, limits: Limits) -> _Frames:
     with _named(name), Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored) as head:
         count = 1 if one else int(getattr(head, "n_frames", 1))  # PIL: only formats with frames have the attribute
-        size = _checked(name, head, count, None if one else _rate(head), limits)
+        size = _checked(name, head, count, limits)
+        if count > 1:
+            size = replace(size, fps=_rate(head))
 
     @cache
     def opened() -> Image.Image:
@@ -203,11 +205,13 @@ def _file(name: str, stored: Path | bytes, one: bool, limits: Limits) -> _Frames
 
 def _rate(opened: Image.Image) -> float | None:
     """Frames a second, from the first frame's duration in milliseconds."""
+    if "duration" not in opened.info:
+        opened.load()  # WebP tells it with the frame
     duration = opened.info.get("duration")
     return 1000.0 / duration if duration else None
 
 
-def _checked(name: str, picture: Image.Image, frames: int, fps: float | None, limits: Limits) -> MediaSize:
+def _checked(name: str, picture: Image.Image, frames: int, limits: Limits) -> MediaSize:
     width, height = picture.size
     if width * height > limits.pixels:
         raise MediaError(f"{name} has {width}x{height} pixels, at most {limits.pixels} are read; shrink it first")
@@ -215,7 +219,7 @@ def _checked(name: str, picture: Image.Image, frames: int, fps: float | None, li
         raise MediaError(f"{name} has {frames} frames, at most {limits.frames} are read; cut it or take fewer")
     if min(width, height) < 1:
         raise MediaError(f"{name} is empty ({width}x{height} pixels)")
-    return MediaSize(width=width, height=height, frames=frames, fps=fps)
+    return MediaSize(width=width, height=height, frames=frames)
 
 
 def _is_url(source: Signal) -> bool:
