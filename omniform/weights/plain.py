@@ -1,0 +1,201 @@
+"""One part from a checkpoint of its own: a language model, an encoder's public weights, or a connector alone.
+
+Stage 1 of most systems starts so: Vicuna and CLIP as published, the connector new.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from omniform import index
+from omniform.backbones.decoder import Decoder
+from omniform.weights.files import entries, read
+from omniform.weights.fill import fill, slots
+from omniform.weights.hub import folder_of
+from omniform.weights.layout import CheckpointError, LayoutError, Shape, match, released, rules_of
+
+GGUF = ".gguf"
+OWN = frozenset({"name", "context", "vocab"})
+"""Fields of a backbone in which a checkpoint may differ: `vocab` is checked by the shapes."""
+
+
+def plain_llm(where: str | Path, **changes: Any) -> Decoder:
+    """The declaration of a language model on disk or on the hub, by its configuration.
+
+    Args:
+        where: folder, hub id, or GGUF file.
+        changes: fields that shall differ (`name`, a larger `vocab`).
+
+    Raises:
+        CheckpointError: nothing there, or a family that no backbone stands for.
+    """
+    config = _config(where)
+    kinds = (c for c in index.declarations("backbones").values() if issubclass(c, Decoder))
+    families: dict[str, type[Decoder]] = {}
+    for family in kinds:
+        families.setdefault(family.model_type, family)
+    if config.get("model_type") not in families:
+        raise CheckpointError(f"{where}: {index.unknown('backbone family', str(config.get('model_type')), families)}")
+    return families[config["model_type"]].from_config(config, **changes)
+
+
+def load_plain_llm(
+    backbone: Any,
+    where: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    extend_vocab: bool = False,
+) -> None:
+    """Fill a backbone's module with a plain language model.
+
+    Args:
+        backbone: module of a `Decoder` (`model.backbone`).
+        where: folder, hub id, or GGUF file, whose quantised weights are expanded.
+        extend_vocab: whether the backbone may have more rows than the checkpoint (special tokens that a system adds);
+            they become the mean of the rows that are there (haotian-liu/LLaVA@c121f04 llava/train/train.py:253-273).
+
+    Raises:
+        CheckpointError: nothing usable there, or settings that no shape shows differ.
+        LayoutError: keys or shapes differ.
+    """
+    folder, file = _place(where)
+    lm = _pretrained(folder, file, dtype)
+    _check_settings(backbone.spec, lm.config.to_dict(), str(where))
+    given = {f"lm.{name}": tensor for name, tensor in lm.state_dict().items()}
+    if extend_vocab:
+        given = {name: _extended(tensor, slots(backbone).shapes.get(name)) for name, tensor in given.items()}
+    needed = slots(backbone)
+    found = match({n: tuple(t.shape) for n, t in given.items()}, needed.shapes, (("", ""),), needed.aliases)
+    if found.missing or found.left_over or found.mismatched:
+        raise LayoutError(str(where), "the backbone", found.missing, found.left_over, found.mismatched)
+    fill(backbone, ((name, given[key]) for name, key in found.found.items()), dtype=dtype, device=device)
+
+
+def load_plain_encoder(
+    encoder: Any, where: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> None:
+    """Fill an encoder's module with the family's public checkpoint; what it does not use (a text tower) is left.
+
+    Raises:
+        CheckpointError: nothing usable there.
+        LayoutError: tensors are missing or of another shape.
+    """
+    rules = encoder.spec.released or (("", ""),)
+    _load_some(encoder, where, rules, slots(encoder).shapes, type(encoder.spec).__name__, dtype, device)
+
+
+def load_connector(
+    model: Any,
+    where: str | Path,
+    modality: str = "image",
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Fill a model's connector from a checkpoint in the system's release layout that may hold nothing else.
+
+    Raises:
+        CheckpointError: nothing usable there.
+        LayoutError: tensors are missing or of another shape.
+    """
+    prefix = f"inputs.{modality}.connector."
+    shapes = {name: shape for name, shape in slots(model).shapes.items() if name.startswith(prefix)}
+    _load_some(model, where, rules_of(model.system), shapes, f"the connector of {model.system.slug}", dtype, device)
+
+
+def _load_some(
+    module: nn.Module, where: str | Path, rules: tuple[tuple[str, str], ...], shapes: Mapping[str, Shape], what: str,
+    dtype: torch.dtype, device: torch.device | str,
+) -> None:  # fmt: skip
+    held = entries(folder_of(where))
+    found = match({key: entry.shape for key, entry in held.items()}, shapes, rules)
+    if found.missing or found.mismatched:
+        missing = tuple(released(name, rules) or name for name in found.missing)
+        raise LayoutError(str(where), what, missing, (), found.mismatched)
+    names = {key: name for name, key in found.found.items()}
+    fill(module, ((names[key], values) for key, values in read(held, names)), dtype=dtype, device=device)
+
+
+def _place(where: str | Path) -> tuple[Path, str | None]:
+    """Folder, and the GGUF file in it."""
+    path = Path(where).expanduser()
+    if path.suffix == GGUF:
+        if not path.is_file():
+            raise CheckpointError(f"there is no file {where}")
+        return path.parent, path.name
+    return folder_of(where), None
+
+
+def _config(where: str | Path) -> dict[str, Any]:
+    folder, file = _place(where)
+    extra = {"gguf_file": file} if file else {}
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **extra).to_dict()
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{where} is no language model that transformers knows: {_short(error)}") from error
+
+
+def _pretrained(folder: Path, file: str | None, dtype: torch.dtype) -> Any:
+    """The transformers model, with everything that its configuration asks for."""
+    if file is None:
+        entries(folder)  # names a damaged file, which the loader below would not
+    extra = {"gguf_file": file} if file else {}
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=False, output_loading_info=True, **extra
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / (file or '')} cannot be read as a language model: {_short(error)}") from error
+    lm, told = loaded
+    missing, unexpected = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
+    if missing or unexpected:
+        raise LayoutError(str(folder), type(lm).__name__, tuple(missing), tuple(unexpected))
+    return lm
+
+
+def _check_settings(spec: Any, config: Mapping[str, Any], where: str) -> None:
+    """What no shape shows must agree: heads, norms, rotary frequencies."""
+    if config.get("model_type") != spec.model_type:
+        raise CheckpointError(
+            f"{where} is of the family {config.get('model_type')}, the backbone of {spec.model_type}; "
+            "take the backbone that plain_llm gives"
+        )
+    theirs = type(spec).from_config(config)
+    differing = {
+        f.name: (getattr(theirs, f.name), getattr(spec, f.name))
+        for f in fields(spec)
+        if f.name not in OWN and not _equal(getattr(theirs, f.name), getattr(spec, f.name))
+    }
+    # a head width that follows from the others may be said or left out
+    if theirs.per_head == spec.per_head:
+        differing.pop("head_dim", None)
+    if differing:
+        pairs = ", ".join(f"{name} {a} (backbone: {b})" for name, (a, b) in differing.items())
+        raise CheckpointError(f"{where} has {pairs}; take the backbone that plain_llm gives")
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float | int):
+        return math.isclose(a, b, rel_tol=1e-6)
+    return a == b
+
+
+def _extended(tensor: Tensor, wanted: Shape | None) -> Tensor:
+    """Rows added at the end, each the mean of those that are there."""
+    if wanted is None or tensor.shape[1:] != wanted[1:] or len(tensor) >= wanted[0]:
+        return tensor
+    mean = tensor.float().mean(0, keepdim=True).to(tensor.dtype)
+    return torch.cat([tensor, mean.expand(wanted[0] - len(tensor), *mean.shape[1:])])
+
+
+def _short(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
