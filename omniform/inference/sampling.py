@@ -90,7 +90,7 @@ def choose(
 
 def probabilities(scores: Float[Tensor, "rows vocab"], config: GenerationConfig) -> Float[Tensor, "rows vocab"]:
     """What is sampled from: temperature, then top-k, then top-p."""
-    scores = scores / config.temperature
+    scores = (scores - scores.amax(-1, keepdim=True)) / config.temperature
     if 0 < config.top_k < scores.shape[-1]:
         scores = top_k(scores, config.top_k)
     if config.top_p < 1:
