@@ -22,12 +22,15 @@ class DownsampleMlp(Connector):
     Attributes:
         hidden: widths between the fold and the backbone, in units of the input width, each with a norm before the
             linear layer that follows: () for the 2x2 forms, (3,) for 3x3_fix, (3, 1, 1 / 3) for 3x3_s2.
+        by_column: whether the cells come out column after column, as in VILA-1.5
+            (NVlabs/VILA@1c88211 llava/model/multimodal_projector/base_projector.py, `flat_square`).
     """
 
     implementation = "omniform.connectors.downsample_mlp_module:DownsampleMlpModule"
 
     fold: int = 2
     hidden: tuple[float, ...] = ()
+    by_column: bool = False
 
     def __post_init__(self) -> None:
         if self.fold < 2:
@@ -43,7 +46,8 @@ class DownsampleMlp(Connector):
                 f"DownsampleMlp folds a map of rows and columns, but the encoder gives {grid} cells; "
                 "use an encoder that keeps its map (drop_first=False)"
             )
-        return -(-grid[0] // self.fold), -(-grid[1] // self.fold)
+        rows, columns = -(-grid[0] // self.fold), -(-grid[1] // self.fold)
+        return (columns, rows) if self.by_column else (rows, columns)
 
     def widths(self, in_dim: int, out_dim: int) -> tuple[int, ...]:
         """Widths from the folded cells to the backbone, the last linear layer (of equal widths) not counted."""

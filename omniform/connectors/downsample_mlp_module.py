@@ -23,9 +23,10 @@ class DownsampleMlpModule(nn.Module):
         self.spec = spec
 
     def forward(self, features: Features) -> Features:
-        grid, fold = self.spec.cells(features.grid), self.spec.fold
+        fold = self.spec.fold
+        rows, columns = (-(-side // fold) for side in features.grid)
         x = features.values.unflatten(1, features.grid)
-        x = F.pad(x, (0, 0, 0, grid[1] * fold - features.grid[1], 0, grid[0] * fold - features.grid[0]))
-        x = x.unflatten(2, (grid[1], fold)).unflatten(1, (grid[0], fold))
-        folded = x.transpose(2, 3).flatten(3).flatten(1, 2)
-        return Features(self.layers(folded), grid)
+        x = F.pad(x, (0, 0, 0, columns * fold - features.grid[1], 0, rows * fold - features.grid[0]))
+        x = x.unflatten(2, (columns, fold)).unflatten(1, (rows, fold)).transpose(2, 3).flatten(3)
+        folded = x.transpose(1, 2) if self.spec.by_column else x
+        return Features(self.layers(folded.flatten(1, 2)), self.spec.cells(features.grid))
