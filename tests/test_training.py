@@ -18,7 +18,7 @@ from omniform.data.dataset import Documents
 from omniform.data.document import Document
 from omniform.spec import Learn, Lora, Undisclosed
 from omniform.training.freeze import prefixes, start_learning, stop_learning
-from omniform.training.lora import inject, merge, plain_name
+from omniform.training.lora import adapted_weights, inject, merge
 from omniform.training.optimizer import make_optimizer
 from omniform.training.plain import RecipeError
 from omniform.training.recipe import Recipe, resolve_recipe
@@ -48,10 +48,10 @@ def tiny(slug: str = "llava-1.5", *overrides: str) -> Recipe:
     system = index.load("systems", slug)
     stages: dict[str, Any] = {}
     for stage in system.stages:
-        own: dict[str, Any] = {"data": "train", "batch": 8, "steps": 3, "warmup": 0.0, "lr_scale": 1.0}
+        own: dict[str, Any] = {"data": "train", "batch": 8, "steps": 3, "warmup": 0.0, "max_positions": 512}
         own["learn"] = {item.part: {"lr": 1e-3, "first_layer": min(item.first_layer, 1)} for item in stage.learn}
-        if isinstance(stage.schedule, Undisclosed):
-            own["schedule"] = "cosine"
+        undisclosed = {"schedule": "cosine", "weight_decay": 0.0}
+        own |= {key: value for key, value in undisclosed.items() if isinstance(getattr(stage, key), Undisclosed)}
         stages[stage.name] = own
     data = {
         "system": slug, "size": "tiny", "tokenizer": {"train": 300}, "stages": stages,
@@ -86,7 +86,7 @@ def test_exactly_the_declared_parts_learn(slug: str, name: str):
     model = setup.model
     declared = {n for item in stage.learn for n, _ in model.parameters_of(item.part, item.first_layer)}
     if stage.lora:
-        declared |= adapted_weights(setup, stage.lora)
+        declared |= adapted_weights(model, stage.lora.part)
     still = {n: t.clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
     run_stage(setup, stage)
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, still[n])}
@@ -94,14 +94,6 @@ def test_exactly_the_declared_parts_learn(slug: str, name: str):
     statistics = {n for n, b in model.named_buffers() if not torch.equal(b, still[n])}
     assert all(n.startswith(prefixes(model, tuple(i.part for i in stage.learn))) for n in statistics)
     assert model.state_dict().keys() == set_up_keys(setup)
-
-
-def adapted_weights(setup: Setup, lora: Lora) -> set[str]:
-    """Names of the weights that low-rank adapters change."""
-    inject(setup.model, lora)
-    names = {plain_name(n) for n in setup.model.state_dict() if n.endswith(".base_layer.weight")}
-    merge(setup.model, lora.part)
-    return names
 
 
 def set_up_keys(setup: Setup) -> set[str]:

@@ -22,14 +22,20 @@ def inject(model: Lmm, lora: Lora) -> dict[str, nn.Parameter]:
     from peft import LoraConfig, inject_adapter_in_model
 
     root = model.part(lora.part)
-    names = _linear_names(root)
+    names = list(_layers(model, lora.part))
     if not names:
         raise ValueError(f"lora on {lora.part}: {type(root).__name__} has no linear layers; choose another part")
     options: dict[str, Any] = {"lora_alpha": lora.alpha, "lora_dropout": lora.dropout}  # typed int, but used as a float
     config = LoraConfig(r=lora.rank, target_modules=names, bias="none", **options)
     inject_adapter_in_model(config, root)
-    adapted = {id(p) for m in _adapted(root).values() for n, p in m.named_parameters() if "lora_" in n}
-    return {name: p for name, p in model.named_parameters() if id(p) in adapted}
+    adapters = {id(p) for m in _adapted(root).values() for n, p in m.named_parameters() if "lora_" in n}
+    return {name: p for name, p in model.named_parameters() if id(p) in adapters}
+
+
+def adapted_weights(model: Lmm, part: str) -> set[str]:
+    """Names of the weights that adapters on a part would change when they are merged."""
+    weights = {id(layer.weight) for layer in _layers(model, part).values()}
+    return {name for name, p in model.parameters_of(part) if id(p) in weights}
 
 
 def merge(model: Lmm, part: str) -> None:
@@ -46,13 +52,12 @@ def plain_name(name: str) -> str:
     return name.replace(BASE, ".")
 
 
-def _linear_names(root: Any) -> list[str]:
-    head = root.lm.get_output_embeddings() if isinstance(getattr(root, "lm", None), nn.Module) else None
-    idle = tuple(root.idle())
-    return [
-        name for name, m in root.named_modules()
-        if isinstance(m, nn.Linear) and m is not head and not f"{name}.".startswith(idle)
-    ]  # fmt: skip
+def _layers(model: Lmm, part: str) -> dict[str, nn.Linear]:
+    """Linear layers of a part that its output depends on, by name in the part; not the output head."""
+    used = {id(p) for _, p in model.parameters_of(part)}
+    head = model.backbone.lm.get_output_embeddings()
+    linear = {name: m for name, m in model.part(part).named_modules() if isinstance(m, nn.Linear) and m is not head}
+    return {name: m for name, m in linear.items() if id(m.weight) in used}
 
 
 def _adapted(root: nn.Module) -> dict[str, Any]:

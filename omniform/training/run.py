@@ -30,7 +30,7 @@ from omniform.training.report import Report, console_report
 from omniform.training.setup import Setup, set_up
 from omniform.training.state import RunState
 from omniform.training.trainer import Trainer
-from omniform.training.weights import save_model
+from omniform.weights import store
 from omniform.weights.atomic import atomic_directory
 from omniform.weights.layout import CheckpointError
 
@@ -184,7 +184,7 @@ def _check_same(start: Checkpoint | None, setup: Setup, folder: Path) -> None:
 def _finish(folder: Path, setup: Setup) -> None:
     plot(folder)
     if not (folder / MODEL).is_dir():
-        save_model(setup.model, setup.tokenizer, folder / MODEL)
+        store.save(setup.model, folder / MODEL, tokenizer=setup.tokenizer.inner)
 
 
 def _place(state: RunState, recipe: Recipe) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +23,8 @@ from omniform.prompt import Prompt
 from omniform.spec import System
 from omniform.training.freeze import prefixes
 from omniform.training.recipe import Recipe
-from omniform.training.weights import load_parts
+from omniform.training.weights import load_parts, source_path
+from omniform.weights.layout import CheckpointError
 
 CONTROL = re.compile(r"<[^<>\s]+>")
 """What counts as one token where it stands in a prompt, such as <|im_end|>."""
@@ -58,7 +61,7 @@ def set_up(recipe: Recipe, tokenizer_folder: Path | None = None) -> Setup:
         DataError: a dataset cannot be used.
         CheckpointError: released weights cannot be used.
     """
-    datasets = {s.data: _dataset(recipe, s.data) for s in recipe.stages}
+    datasets = {name: _dataset(recipe, name) for name in dict.fromkeys(s.data for s in recipe.stages)}
     tokenizer, added = make_tokenizer(recipe, datasets, tokenizer_folder)
     model = _model(recipe, tokenizer, added)
     return Setup(
@@ -89,6 +92,17 @@ def make_tokenizer(
         return train_tokenizer(texts, tuple(dict.fromkeys((*special, *control))), int(source.value)), 0
     tokenizer = _released_tokenizer(recipe)
     return tokenizer, tokenizer.add_special(special) if special else 0
+
+
+def _released_tokenizer(recipe: Recipe) -> HfTokenizer:
+    value = str(recipe.tokenizer.value)
+    if recipe.tokenizer.kind == "path":
+        return open_tokenizer(value)
+    file = source_path(value)
+    if file.suffix != ".gguf":
+        raise CheckpointError(f"tokenizer: {value} is no GGUF file; write {{path: {value}}}")
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars that nothing switches off
+        return open_tokenizer(str(file.parent), file.name)
 
 
 def _prompts(recipe: Recipe) -> list[Prompt]:

