@@ -57,6 +57,7 @@ CONNECTORS: tuple[Connector, ...] = (
     PooledMlp(positions=4),
     PooledMlp(positions=9, depth=3),
     DownsampleMlp(),
+    DownsampleMlp(by_column=True),
     DownsampleMlp(fold=3, hidden=(3,)),
     DownsampleMlp(fold=3, hidden=(3, 1, 1 / 3)),
     MofMlp(),

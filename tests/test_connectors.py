@@ -188,7 +188,7 @@ def test_interleaving_equals_the_original() -> None:
     [
         ("llava__linear_start_end", Linear(), {"model.mm_projector.": "layer."}),
         ("llava-1.5__batch_padded", Mlp(), {"model.mm_projector.": "layers."}),
-        ("vila__vila15_release_batch", DownsampleMlp(), {"mm_projector/layers.": "layers."}),
+        ("vila__vila15_release_batch", DownsampleMlp(by_column=True), {"mm_projector/layers.": "layers."}),
     ],
 )
 def test_connectors_of_whole_models_equal_the_original(name: str, connector: Connector, keys: dict[str, str]) -> None:
