@@ -171,6 +171,7 @@ class Layout:
             or a release has another; a path within the release is allowed too.
         folders: sub-folders that are checkpoints of their own; keys read as "folder/key".
         architectures: what "architectures" in a release's config.json says, so that errors can tell whose it is.
+        transformers: class of transformers that computes the same, if there is one.
     """
 
     rules: Rules
@@ -178,6 +179,7 @@ class Layout:
     named_in: Mapping[str, str] = FrozenMap()
     folders: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
+    transformers: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "separate", FrozenMap(self.separate))
