@@ -1,0 +1,133 @@
+"""A run's directory opened for use: its engine, its recipe, what it recorded while learning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omniform.data.dataset import Dataset, Joined
+from omniform.data.datasets import open_dataset
+from omniform.data.processor import Processor
+from omniform.data.tokenizer import open_tokenizer
+from omniform.evaluation.chart import Curve
+from omniform.inference.engine import Engine
+from omniform.training.checkpoint import checkpoints
+from omniform.training.metrics import read_records
+from omniform.training.plain import Fields, read_yaml
+from omniform.training.recipe import Recipe, resolve_recipe
+from omniform.training.run import MODEL, RECIPE
+from omniform.weights import store
+
+
+class RunError(ValueError):
+    """A directory that is not a complete run; the message says what is missing and how to get it."""
+
+
+def model_folder(path: str | Path) -> Path:
+    """Where the weights are: in a run's directory, or the directory of a model itself.
+
+    Raises:
+        RunError: there is no trained model in it.
+    """
+    folder = Path(path)
+    if (folder / MODEL / store.SYSTEM).is_file():
+        return folder / MODEL
+    if (folder / store.SYSTEM).is_file():
+        return folder
+    if (folder / RECIPE).is_file():
+        done = (
+            f"its last checkpoint is {checkpoints(folder)[-1].name}" if checkpoints(folder) else "it has no checkpoint"
+        )
+        raise RunError(f"{folder} is not trained to its end ({done}); go on with `omniform train {folder}`")
+    what = "holds no model and no run" if folder.exists() else "does not exist"
+    raise RunError(f"{folder} {what}; give the directory that `omniform train` wrote, such as runs/nano")
+
+
+def open_engine(path: str | Path, device: str = "") -> Engine:
+    """The engine of a run, or of a saved model.
+
+    Args:
+        device: "cpu", "cuda" ...; the accelerator if there is one.
+
+    Raises:
+        RunError: there is no trained model.
+        CheckpointError: its files are damaged.
+    """
+    folder = model_folder(path)
+    model = store.load(folder, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Engine(model, Processor(model.system, open_tokenizer(str(folder))))
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """The recipe's `evaluate`: which data, and how its answers are made and scored.
+
+    Attributes:
+        data: name of one of the recipe's datasets.
+        limit: at most so many documents, from the first.
+    """
+
+    data: str
+    metric: str = "exact_match"
+    limit: int | None = None
+    max_new_tokens: int = 32
+
+    @staticmethod
+    def of(plain: Mapping[str, Any]) -> EvaluationSettings:
+        """From a recipe; unknown keys and wrong types are refused."""
+        read = Fields(dict(plain), "evaluate", ("data", "metric", "limit", "max_new_tokens"))
+        if "data" not in read.data:
+            raise RunError("the recipe does not say what to evaluate on; add `evaluate: {data: NAME}`, or give --data")
+        return EvaluationSettings(
+            data=read.get("data", str, ""),
+            metric=read.get("metric", str, "exact_match"),
+            limit=read.optional("limit", int, None),
+            max_new_tokens=read.get("max_new_tokens", int, 32),
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's directory."""
+
+    folder: Path
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe.
+
+        Raises:
+            RunError: the directory is not a run's.
+        """
+        path = self.folder / RECIPE
+        if not path.is_file():
+            raise RunError(f"{self.folder} is not a run: it has no {RECIPE}; give the directory `omniform train` wrote")
+        return resolve_recipe(read_yaml(path))
+
+    def dataset(self, name: str) -> Dataset:
+        """One of the recipe's datasets."""
+        parts = tuple(open_dataset(config) for config in self.recipe.data[name])
+        return parts[0] if len(parts) == 1 else Joined(parts)
+
+    @cached_property
+    def records(self) -> list[Mapping[str, Any]]:
+        return read_records(self.folder)
+
+    def curves(self) -> list[Curve]:
+        """Loss of each stage, in order."""
+        stages = dict.fromkeys(record["stage"] for record in self.records)
+        return [self._curve(name) for name in stages]
+
+    def _curve(self, stage: str) -> Curve:
+        own = [record for record in self.records if record["stage"] == stage]
+        return Curve(stage, [r["step"] for r in own], [r["loss"] for r in own])
+
+    @property
+    def seconds(self) -> float:
+        """Time that training took, over all resumptions."""
+        return float(self.records[-1]["seconds"]) if self.records else 0.0
