@@ -7,6 +7,7 @@ runs under the mask given.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -204,22 +205,26 @@ def flex_arguments(tree: Tree, device: torch.device, window: int | None, slopes:
     """Mask and score function of a tree for `flex_attention`, which skips blocks where nothing is seen."""
     memo_key = ("flex", device, window, slopes)
     if memo_key not in tree.memo:
-        node, depth, ancestors = (t.to(device) for t in (tree.node_of, tree.depth, tree.ancestors))
-
-        def sees(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            near = ancestors[node[q], node[k]] & (k <= q)
-            return near if window is None else near & (depth[q] - depth[k] < window)
-
-        score = None
-        if slopes is not None:
-            per_head = torch.tensor(slopes, device=device)
-
-            def score(s: Tensor, _b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-                return s - per_head[h] * (depth[q] - depth[k])
-
+        depth = tree.depth.to(device)
+        sees, score = _sees(tree, depth, window), _score(depth, slopes)
         block_mask = create_block_mask(sees, None, None, tree.length, tree.length, device=str(device))
         tree.memo[memo_key] = block_mask, score
     return tree.memo[memo_key]
+
+
+# lambdas, as flex_attention counts the arguments of the code object, which decorators hide
+def _sees(tree: Tree, depth: Tensor, window: int | None) -> Callable[..., Tensor]:
+    node, ancestors = tree.node_of.to(depth.device), tree.ancestors.to(depth.device)
+    if window is None:
+        return lambda _b, _h, q, k: ancestors[node[q], node[k]] & (k <= q)
+    return lambda _b, _h, q, k: ancestors[node[q], node[k]] & (k <= q) & (depth[q] - depth[k] < window)
+
+
+def _score(depth: Tensor, slopes: Slopes | None) -> Callable[..., Tensor] | None:
+    if slopes is None:
+        return None
+    per_head = torch.tensor(slopes, device=depth.device)
+    return lambda score, _b, h, q, k: score - per_head[h] * (depth[q] - depth[k])
 
 
 @cache

@@ -157,16 +157,13 @@ class Decoder(Backbone):
             sizes[self.keys["head_dim"]] = self.per_head
         # special tokens belong to the tokenizer; a padding id would keep its embedding row from learning
         ids = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
-        return {**self.fixed, **sizes, **ids, **self._rope()}
+        return {**self.fixed, **sizes, **ids, **({"rope_parameters": self.rope()} if self.rotary else {})}
 
-    def _rope(self) -> dict[str, Any]:
-        if not self.rotary:
-            return {}
-        rope = {"rope_type": "default", "rope_theta": self.rope_theta}
-        if type(self).rotary != 1:
-            rope["partial_rotary_factor"] = self.rotary
+    def rope(self) -> dict[str, Any]:
+        """Rotary parameters of the transformers configuration."""
+        part = {} if type(self).rotary == 1 else {"partial_rotary_factor": self.rotary}
         scaling = {k: list(v) if isinstance(v, tuple) else v for k, v in self.rope_scaling.items()}
-        return {"rope_parameters": {**rope, **scaling}}
+        return {"rope_type": "default", "rope_theta": self.rope_theta, **part, **scaling}
 
     @classmethod
     def fields_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,6 +180,8 @@ class Decoder(Backbone):
                 )
         fields = {**cls.assumed, **{f: config[key] for f, key in cls.keys.items() if key in config}}
         fields["kv_heads"] = fields.get("kv_heads") or fields["heads"]
+        if fields.get("head_dim") == fields["dim"] // fields["heads"]:
+            fields["head_dim"] = None
         return {**fields, **(cls._rope_fields(config) if cls.rotary else {})}
 
     @classmethod

@@ -30,6 +30,4 @@ class Gemma(Decoder):
     tied: bool = True
 
 
-GEMMA_2B = Gemma(
-    name="Gemma", dim=2048, layers=18, heads=8, kv_heads=1, mlp_dim=16384, vocab=256000, context=8192, head_dim=256
-)
+GEMMA_2B = Gemma(name="Gemma", dim=2048, layers=18, heads=8, kv_heads=1, mlp_dim=16384, vocab=256000, context=8192)

@@ -32,6 +32,4 @@ class Glm(Decoder):
         return {**super().linears(), "mlp": [(self.dim, 2 * self.mlp_dim), (self.mlp_dim, self.dim)]}
 
 
-GLM_4_9B = Glm(
-    name="GLM-4", dim=4096, layers=40, heads=32, kv_heads=2, mlp_dim=13696, vocab=151552, context=8192, head_dim=128
-)
+GLM_4_9B = Glm(name="GLM-4", dim=4096, layers=40, heads=32, kv_heads=2, mlp_dim=13696, vocab=151552, context=8192)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omniform.backbones.decoder import KEYS, Decoder, Linears
+from omniform.backbones.decoder import KEYS, SILU, Decoder, Linears
 from omniform.frozen import FrozenMap
 
 
@@ -20,8 +20,10 @@ class Mixtral(Decoder):
     abstract = False
     model_type = "mixtral"
     keys = FrozenMap(KEYS, head_dim="head_dim", experts="num_local_experts", chosen="num_experts_per_tok")
+    fixed = FrozenMap(SILU, sliding_window=None)
     assumed = FrozenMap(dim=4096, layers=32, heads=32, kv_heads=8, mlp_dim=14336, vocab=32000, context=131072)
 
+    rope_theta: float = 1000000.0
     experts: int = 8
     chosen: int = 2
 
@@ -41,6 +43,5 @@ class Mixtral(Decoder):
 
 
 MIXTRAL_8X7B = Mixtral(
-    name="Mixtral", dim=4096, layers=32, heads=32, kv_heads=8, mlp_dim=14336, vocab=32000, context=32768,
-    rope_theta=1000000.0,
-)  # fmt: skip
+    name="Mixtral", dim=4096, layers=32, heads=32, kv_heads=8, mlp_dim=14336, vocab=32000, context=32768
+)

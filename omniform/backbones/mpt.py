@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from omniform.backbones.decoder import Decoder, Linears
 from omniform.frozen import FrozenMap
 from omniform.geometry import SpecError
+from omniform.parts import Shrunk
 
 BIAS_MAX = 8
 PLAIN: Mapping[str, Any] = FrozenMap(
@@ -47,6 +48,10 @@ class Mpt(Decoder):
         heads = 2 ** ceil(log2(self.heads))
         slopes = [2.0 ** (-BIAS_MAX * (i + 1) / heads) for i in range(heads)]
         return tuple(slopes if heads == self.heads else (slopes[1::2] + slopes[::2])[: self.heads])
+
+    def shrunk(self, size: Shrunk) -> Self:
+        small = super().shrunk(size)
+        return small.but(mlp_dim=self.mlp_dim // self.dim * small.dim)
 
     def linears(self) -> Linears:
         return {**super().linears(), "qkv": [(self.dim, 3 * self.dim)]}

@@ -39,7 +39,7 @@ class TreeMptAttention(MptAttention):
         q, k, v = (x.unflatten(2, (self.n_heads, self.head_dim)).transpose(1, 2) for x in (query, key, value))
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, self.layer_idx)
-        dropout = self.attn_dropout_p if self.training else 0.0
+        dropout = float(self.attn_dropout_p) if self.training else 0.0
         out, _weights = tree_attention(
             self, q, k, v, attention_mask, self.softmax_scale, dropout, tree=position_bias, slopes=self.slopes
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from omniform.backbones.decoder import KEYS, SILU, Decoder, Linears
 from omniform.frozen import FrozenMap
@@ -41,6 +41,10 @@ class Phi3(Decoder):
         small = super().shrunk(size)
         first = self.first_context * small.context // self.context
         return small.but(window=self.window and self.window * small.context // self.context, first_context=first)
+
+    def rope(self) -> dict[str, Any]:
+        scaled = {"original_max_position_embeddings": self.first_context} if self.rope_scaling else {}
+        return {**super().rope(), **scaled}
 
 
 PHI_3_MINI_4K = Phi3(

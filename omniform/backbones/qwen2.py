@@ -22,21 +22,24 @@ class Qwen2(Decoder):
     assumed = FrozenMap(dim=4096, layers=32, heads=32, kv_heads=32, mlp_dim=22016, vocab=151936, context=32768)
 
     norm_eps: float = 1e-6
-    rope_theta: float = 1000000.0
 
     @property
     def biases(self) -> frozenset[str]:
         return frozenset({"qkv"})
 
 
-QWEN2_7B = Qwen2(name="Qwen-2", dim=3584, layers=28, heads=28, kv_heads=4, mlp_dim=18944, vocab=152064, context=32768)
+QWEN2_7B = Qwen2(
+    name="Qwen-2", dim=3584, layers=28, heads=28, kv_heads=4, mlp_dim=18944, vocab=152064, context=32768,
+    rope_theta=1000000.0,
+)  # fmt: skip
 QWEN2_72B = QWEN2_7B.but(dim=8192, layers=80, heads=64, kv_heads=8, mlp_dim=29568)
 QWEN2_0_5B = QWEN2_7B.but(dim=896, layers=24, heads=14, kv_heads=2, mlp_dim=4864, vocab=151936, tied=True)
 QWEN2_1_5B = QWEN2_0_5B.but(dim=1536, layers=28, heads=12, mlp_dim=8960)
 
 QWEN1_5_7B = Qwen2(
-    name="Qwen1.5", dim=4096, layers=32, heads=32, kv_heads=32, mlp_dim=11008, vocab=151936, context=32768
-)
+    name="Qwen1.5", dim=4096, layers=32, heads=32, kv_heads=32, mlp_dim=11008, vocab=151936, context=32768,
+    rope_theta=1000000.0,
+)  # fmt: skip
 QWEN1_5_1_8B = QWEN1_5_7B.but(dim=2048, layers=24, heads=16, kv_heads=16, mlp_dim=5504)
 
 QWEN_7B = QWEN1_5_7B.but(name="Qwen", context=8192, rope_theta=10000.0)
