@@ -30,6 +30,7 @@ class Frames(Views):
         newline: name of the learned row.
         newline_at: where it stands: after all frames, after each frame, or after each row of each frame.
         after: text after each frame.
+        between: text between frames.
         copies: times the features stand on channels, as in `Fixed`.
     """
 
@@ -43,6 +44,7 @@ class Frames(Views):
     newline: str | None = None
     newline_at: Literal["end", "frame", "row"] = "end"
     after: str = ""
+    between: str = ""
     copies: int = 1
 
     def __post_init__(self) -> None:
@@ -63,7 +65,10 @@ class Frames(Views):
         shown = frame_numbers(media, self.most, self.per_second, self.rounding, self.repeat)
         seen = tuple(dict.fromkeys(shown))
         steps = fit_steps(self.fit, self.fill, media.hw, sight)
-        blocks = [block for frame in shown for block in self._frame(seen.index(frame), sight)]
+        blocks: list[Block] = []
+        for frame in shown:
+            blocks += [Words(self.between)] if self.between and blocks else []
+            blocks += self._frame(seen.index(frame), sight)
         if self.newline and self.newline_at == "end":
             blocks.append(Learned(self.newline))
         views = tuple(View(steps, frame) for frame in seen)

@@ -17,13 +17,13 @@ class Tiles(Views):
     Attributes:
         min_tiles, max_tiles: tiles, the overview not counted.
         overview: whether the whole picture follows as one more view, where there is more than one tile.
-        after: text after each view's rows.
+        after: text after each view's rows; several are tokenized one by one.
     """
 
     min_tiles: int = 1
     max_tiles: int
     overview: bool = True
-    after: str = ""
+    after: str | tuple[str, ...] = ""
 
     def __post_init__(self) -> None:
         check_counts(self.min_tiles, self.max_tiles)
@@ -34,9 +34,10 @@ class Tiles(Views):
         if self.overview and len(views) > 1:
             views += grid_views((1, 1), sight.size)
         rows = flat_rows(sight.cells(sight.size))
+        after = (self.after,) if isinstance(self.after, str) else self.after
         blocks: list[Block] = []
         for i in range(len(views)):
-            blocks += (Flat(i, rows), Words(self.after)) if self.after else (Flat(i, rows),)
+            blocks += (Flat(i, rows), *(Words(text) for text in after if text))
         return Plan(views=views, size=sight.size, blocks=tuple(blocks))
 
     def shrunk(self, size: Shrunk) -> Self:
