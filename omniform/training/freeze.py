@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from omniform.model import Lmm
-from omniform.training.lora import inject, merge
+from omniform.spec import MODALITIES, Learn, Shared
+from omniform.training.lora import adapted_weights, inject, merge
 from omniform.training.stages import StageRun
 
 
@@ -38,9 +39,7 @@ def start_learning(model: Lmm, stage: StageRun) -> Learning:
     Raises:
         ValueError: two entries of the stage name the same parameter.
     """
-    groups: list[tuple[float, Mapping[str, nn.Parameter]]] = []
-    for item in stage.learn:
-        groups.append((_known(item.lr), dict(model.parameters_of(item.part, item.first_layer))))
+    groups = [(_known(item.lr), parameters_that_learn(model, stage, item)) for item in stage.learn]
     parts = [item.part for item in stage.learn]
     if stage.lora:
         groups.append((stage.lora.lr, inject(model, stage.lora)))
@@ -55,6 +54,32 @@ def start_learning(model: Lmm, stage: StageRun) -> Learning:
         for parameter in group.values():
             parameter.requires_grad_(True)
     return Learning(tuple(groups), tuple(parts))
+
+
+def parameters_that_learn(
+    model: Lmm, stage: StageRun, item: Learn, modalities: Collection[str] = MODALITIES
+) -> dict[str, nn.Parameter]:
+    """Named parameters of one entry of a stage, without learned rows (newline ...) that its views never place.
+
+    Args:
+        modalities: those that the data holds.
+    """
+    modality, _, kind = item.part.partition(".")
+    named = dict(model.parameters_of(item.part, item.first_layer))
+    if kind != "connector":
+        return named
+    inputs: Mapping[str, Any] = model.system.inputs
+    readers = [m for m, e in inputs.items() if m == modality or (isinstance(e, Shared) and e.input == modality)]
+    views = [stage.views.get(m, inputs[m].views) for m in readers if m in modalities]
+    placed = {row for v in views for row in v.learned}
+    idle = {id(p) for name, p in model.stream(modality).learned.items() if name not in placed}
+    return {name: p for name, p in named.items() if id(p) not in idle}
+
+
+def taught(model: Lmm, stage: StageRun, modalities: Collection[str] = MODALITIES) -> set[str]:
+    """Names of the parameters that differ after a stage; the model is without adapters."""
+    names = {name for item in stage.learn for name in parameters_that_learn(model, stage, item, modalities)}
+    return names | (adapted_weights(model, stage.lora.part) if stage.lora else set())
 
 
 def stop_learning(model: Lmm, stage: StageRun) -> None:
@@ -75,7 +100,7 @@ def _known(lr: Any) -> float:
     return float(lr)  # a resolved stage holds no Undisclosed
 
 
-def _check_disjoint(stage: StageRun, groups: list[tuple[float, Mapping[str, nn.Parameter]]]) -> None:
+def _check_disjoint(stage: StageRun, groups: Sequence[tuple[float, Mapping[str, nn.Parameter]]]) -> None:
     seen: set[int] = set()
     for _, group in groups:
         for name, parameter in group.items():

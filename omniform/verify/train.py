@@ -10,11 +10,11 @@ import torch
 
 from omniform.model import Lmm
 from omniform.spec import Stage, System
+from omniform.training.freeze import taught
 from omniform.training.metrics import read_records
 from omniform.training.report import Quiet
 from omniform.training.run import train
 from omniform.training.setup import set_up
-from omniform.training.stages import StageRun
 from omniform.verify.check import Context, Failed
 from omniform.verify.small import STEPS, small_recipe
 
@@ -39,7 +39,7 @@ def _run(system: System, stage: Stage, folder: Path) -> str:
     recipe = small_recipe(system, (stage,), folder / "run")
     before = set_up(recipe).model
     result = train(recipe, report=Quiet(), device="cpu")
-    moved, learning = changed(before, result.model), taught(before, recipe.stages[0])
+    moved, learning = changed(before, result.model), taught(before, recipe.stages[0], ("image",))
     if moved != learning:
         wrong, idle = _few(moved - learning), _few(learning - moved)
         raise Failed(f"stage {stage.name}: {wrong} moved but are not to learn; {idle} are to learn but did not move")
@@ -54,19 +54,6 @@ def changed(before: Lmm, after: Lmm) -> set[str]:
     """Names of the parameters whose values differ."""
     old = dict(before.named_parameters())
     return {name for name, new in after.named_parameters() if not torch.equal(old[name], new)}
-
-
-def taught(model: Lmm, stage: StageRun) -> set[str]:
-    """Names of the parameters that a stage teaches: those its parts depend on, and what low-rank adapters change."""
-    names = {name for item in stage.learn for name, _ in model.parameters_of(item.part, item.first_layer)}
-    return names | (lora_targets(model, stage.lora.part) if stage.lora else set())
-
-
-def lora_targets(model: Lmm, part: str) -> set[str]:
-    """Weights of a part's linear layers."""
-    module = model.part(part)
-    linear = {id(m.weight) for m in module.modules() if isinstance(m, torch.nn.Linear)}
-    return {name for name, p in model.parameters_of(part) if id(p) in linear}
 
 
 def _few(names: set[str]) -> str:
