@@ -50,11 +50,13 @@ class Join:
         lead: between the media that begin a turn and the words after them, where these bring no white space.
         around: (before, after) a medium in place of the white space there, but not at the ends of the turn.
         lone_first: whether a medium that is alone in its turn moves to the front; the words are stripped then.
+        between: between any two neighbours of the turn, words or media; no other white space is added then.
     """
 
     lead: str = ""
     around: tuple[str, str] | None = None
     lone_first: bool = False
+    between: str = ""
 
     def __call__(self, content: Sequence[str | Medium]) -> list[str | Medium]:
         """The content with the white space that belongs between its words and media."""
@@ -63,6 +65,8 @@ class Join:
         if self.lone_first and len(media) == 1 and isinstance(items[0], str):
             words = "".join(c for c in items if isinstance(c, str)).strip()
             items = _merged((*media, words))
+        if self.between:
+            return [part for item in items for part in (self.between, item)][1:]
         if self.around is not None:
             return self._spaced(items, *self.around)
         first = next((i for i, c in enumerate(items) if isinstance(c, str)), 0)
@@ -78,6 +82,26 @@ class Join:
             else:
                 out += [before if out else "", item, after if i + 1 < len(items) else ""]
         return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """How boxes and points are written as words: fractions of the picture's width and height (`data.coordinates`).
+
+    Attributes:
+        square: whether they are fractions of the square that the picture is padded to, centred, instead.
+        decimals: digits after the point.
+        opening, closing: around the places that belong to one phrase.
+        between: between the numbers of one place.
+        among: between places.
+    """
+
+    square: bool = False
+    decimals: int = 3
+    opening: str = "["
+    closing: str = "]"
+    between: str = ","
+    among: str = ";"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +124,10 @@ class Prompt:
         media: modality -> template of one medium, with `{media}`.
         always_learned: tokens that are predicted wherever they stand, also in user turns.
         bos: whether the tokenizer's begin-of-sequence token comes first.
+        piecewise: whether each literal of a template and what stands between literals is tokenized on its own;
+            otherwise all text between two media is tokenized as one string.
         stop: strings that end an answer.
+        places: how boxes and points are written, where the system speaks of them.
     """
 
     system: str = ""
@@ -117,7 +144,9 @@ class Prompt:
     media: Mapping[str, str] = FrozenMap()
     always_learned: tuple[str, ...] = ()
     bos: bool = True
+    piecewise: bool = False
     stop: tuple[str, ...] = ()
+    places: Places | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "media", FrozenMap(self.media))
@@ -153,8 +182,8 @@ class Prompt:
         """The texts of all templates, without their placeholders."""
         templates = (
             self.system, self.system_turn, self.user, self.first_user, self.header, self.answer, self.last_answer,
-            self.tail, self.join.lead, *(self.join.around or ()), *self.media.values(), *self.always_learned,
-            *self.stop,
+            self.tail, self.join.lead, self.join.between, *(self.join.around or ()), *self.media.values(),
+            *self.always_learned, *self.stop,
         )  # fmt: skip
         parts = (part for template in templates for part in _split(template))
         return [part for part in parts if part not in PLACEHOLDERS]

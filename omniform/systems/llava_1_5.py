@@ -8,22 +8,35 @@ from omniform.connectors.mlp import Mlp
 from omniform.decoders.text import Text
 from omniform.encoders.clip import CLIP_L_336
 from omniform.fusion.splice import Splice
-from omniform.prompt import Prompt
-from omniform.spec import Continuous, Layout, Learn, Source, Stage, System
-from omniform.systems._llava_release import NAMED_IN, llava_release
+from omniform.spec import Continuous, Layout, Learn, Lora, Source, Stage, System
+from omniform.systems._conversations import PLAIN, VICUNA_V1
+from omniform.systems._llava_release import MLP_RULES, NAMED_IN, llava_release, variant_of
 from omniform.views.fixed import Fixed
 
-VICUNA_V1 = Prompt(
-    system="A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions.",
-    system_turn="{system} ",
-    user="USER: {media}{text} ",
-    header="ASSISTANT:",
-    answer=" {text}</s>",
-    media={"image": "{media}\n"},
-    stop=("</s>",),
+PRETRAIN = Stage(
+    name="pretrain",
+    learn=(Learn(part="image.connector", lr=1e-3),),
+    data="llava-pretrain-558k",
+    batch=256,
+    prompt=PLAIN,
+    views={"image": Fixed(fit="crop")},
+    source="scripts/v1_5/pretrain.sh:6-31; README.md:299-301; views llava/train/train.py:76",
 )
-PLAIN = Prompt(user="{media}", header="", answer="{text}\n", media={"image": "{media}"}, stop=("\n",))
+FINETUNE = Stage(
+    name="finetune",
+    learn=(Learn(part="image.connector", lr=2e-5), Learn(part="backbone", lr=2e-5)),
+    data="llava-mix-665k",
+    batch=128,
+    source="scripts/v1_5/finetune.sh:6-33; README.md:305-307",
+)
+FINETUNE_LORA = Stage(
+    name="finetune",
+    learn=(Learn(part="image.connector", lr=2e-5),),
+    lora=Lora(rank=128, alpha=256, dropout=0.05, lr=2e-4),
+    data="llava-mix-665k",
+    batch=128,
+    source="scripts/v1_5/finetune_lora.sh:4-34; dropout and linear layers llava/train/train.py:106-110, 169-182",
+)
 
 SYSTEM = System(
     slug="llava-1.5",
@@ -33,40 +46,25 @@ SYSTEM = System(
     backbone=VICUNA_7B,
     outputs={"text": Text()},
     prompt=VICUNA_V1,
-    stages=(
-        Stage(
-            name="pretrain",
-            learn=(Learn(part="image.connector", lr=1e-3),),
-            data="llava-pretrain-558k",
-            batch=256,
-            prompt=PLAIN,
-            views={"image": Fixed(fit="crop")},
-            source="scripts/v1_5/pretrain.sh",
-        ),
-        Stage(
-            name="finetune",
-            learn=(Learn(part="image.connector", lr=2e-5), Learn(part="backbone", lr=2e-5)),
-            data="llava-mix-665k",
-            batch=128,
-            source="scripts/v1_5/finetune.sh",
-        ),
-    ),
+    stages=(PRETRAIN, FINETUNE),
     layout=Layout(
-        rules=(
-            ("model.vision_tower.vision_tower.", "inputs.image.encoder."),
-            ("model.mm_projector.", "inputs.image.connector.layers."),
-            ("", "backbone.lm."),
-        ),
+        rules=MLP_RULES,
         separate={"inputs.image.encoder.": "openai/clip-vit-large-patch14-336"},
         named_in=NAMED_IN,
         architectures=("LlavaLlamaForCausalLM",),
     ),
     source=Source(paper="arXiv:2310.03744", code="haotian-liu/LLaVA@c121f04"),
     published_params={"image.encoder": 303507456, "image.connector": 20979712, "backbone": 6738415616},
-    variants={"13b": {"backbone": VICUNA_13B}},
-)
+    variants={
+        "13b": {"backbone": VICUNA_13B, "published_params": {"total": 13350839296}},
+        "7b-lora": {"stages.finetune": FINETUNE_LORA},
+        "13b-lora": {
+            "backbone": VICUNA_13B, "stages.finetune": FINETUNE_LORA, "published_params": {"total": 13350839296},
+        },
+    },
+)  # fmt: skip
 
 
 def from_release(config: Mapping[str, Any]) -> System:
     """The system as a release's config.json has it."""
-    return llava_release(SYSTEM, config)
+    return llava_release(variant_of(SYSTEM, config), config)
