@@ -103,7 +103,7 @@ def test_files_that_are_not_there(run: Run, tmp_path: Path) -> None:
     code, _, err = run("eval", str(tmp_path / "runs"))
     assert (code, err.count("\n")) == (2, 1) and "is not a run: it has no recipe.yaml" in err
     code, _, err = run("generate", str(tmp_path), "what?")
-    assert (code, err.count("\n")) == (2, 1) and "holds no model and no run" in err
+    assert (code, err.count("\n")) == (2, 1) and "config.json" in err
 
 
 def test_debug_shows_the_traceback(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""A run's directory opened for use: its engine, its recipe, what it recorded while learning."""
+"""A run's directory read again: its recipe, its data, what it recorded while learning."""
 
 from __future__ import annotations
 
@@ -8,59 +8,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from omniform.data.dataset import Dataset, Joined
 from omniform.data.datasets import open_dataset
-from omniform.data.processor import Processor
-from omniform.data.tokenizer import open_tokenizer
 from omniform.evaluation.chart import Curve
-from omniform.inference.engine import Engine
-from omniform.training.checkpoint import checkpoints
 from omniform.training.metrics import read_records
 from omniform.training.plain import Fields, read_yaml
 from omniform.training.recipe import Recipe, resolve_recipe
-from omniform.training.run import MODEL, RECIPE
-from omniform.weights import store
+from omniform.training.run import RECIPE
 
 
 class RunError(ValueError):
     """A directory that is not a complete run; the message says what is missing and how to get it."""
 
 
-def model_folder(path: str | Path) -> Path:
-    """Where the weights are: in a run's directory, or the directory of a model itself.
+def refuse_other_files(folder: Path, own: str) -> None:
+    """Refuse a directory to write that holds files and not `own`, the file that tells an earlier result.
 
     Raises:
-        RunError: there is no trained model in it.
+        RunError: it does.
     """
-    folder = Path(path)
-    if (folder / MODEL / store.SYSTEM).is_file():
-        return folder / MODEL
-    if (folder / store.SYSTEM).is_file():
-        return folder
-    if (folder / RECIPE).is_file():
-        done = (
-            f"its last checkpoint is {checkpoints(folder)[-1].name}" if checkpoints(folder) else "it has no checkpoint"
-        )
-        raise RunError(f"{folder} is not trained to its end ({done}); go on with `omniform train {folder}`")
-    what = "holds no model and no run" if folder.exists() else "does not exist"
-    raise RunError(f"{folder} {what}; give the directory that `omniform train` wrote, such as runs/nano")
-
-
-def open_engine(path: str | Path, device: str = "") -> Engine:
-    """The engine of a run, or of a saved model.
-
-    Args:
-        device: "cpu", "cuda" ...; the accelerator if there is one.
-
-    Raises:
-        RunError: there is no trained model.
-        CheckpointError: its files are damaged.
-    """
-    folder = model_folder(path)
-    model = store.load(folder, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Engine(model, Processor(model.system, open_tokenizer(str(folder))))
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / own).exists():
+        raise RunError(f"{folder} holds other files and no {own}, and would be replaced; give another directory")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,11 +19,12 @@ Type a question. Commands:
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Directory of a run, or of a saved model.")],
+    run: Annotated[str, typer.Argument(help="A run, or a folder or hub id with a saved or released model.")],
     image: Annotated[
         list[str] | None, typer.Option(help="A picture for the first question; may be given again.")
     ] = None,
-    system: Annotated[str, typer.Option(help="System text instead of the model's own.")] = "",
+    system: Annotated[str, typer.Option(help="Of a release that does not say whose it is.")] = "",
+    system_text: Annotated[str, typer.Option(help="System text instead of the model's own.")] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest tokens of this mass; 1 is all.")] = 1.0,
@@ -33,15 +33,15 @@ def command(
 ) -> None:
     """Talk to a model about pictures."""
     from omniform.data.document import Media
-    from omniform.evaluation.runs import open_engine
     from omniform.inference.chat import Chat
+    from omniform.inference.load import open_model
     from omniform.inference.sampling import GenerationConfig
 
     config = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    engine = open_engine(run, device)
+    engine = open_model(run, system=system or None, device=device or None)
 
     def new() -> Chat:
-        return Chat(engine, config, system=system or None)
+        return Chat(engine, config, system=system_text or None)
 
     talk = Talk(new(), [Media("image", source) for source in image or ()])
     print(HELP)

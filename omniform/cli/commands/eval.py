@@ -33,13 +33,14 @@ def command(
     from omniform.cli.progress import progress
     from omniform.evaluation.evaluate import evaluate
     from omniform.evaluation.run_report import run_report
-    from omniform.evaluation.runs import EvaluationSettings, Run, open_engine
+    from omniform.evaluation.runs import EvaluationSettings, Run
+    from omniform.inference.load import open_model
     from omniform.inference.sampling import GenerationConfig
 
     opened = Run(run)
     given: dict[str, Any] = {"data": data, "metric": metric, "limit": limit}
     settings = EvaluationSettings.of({**opened.recipe.evaluate, **{k: v for k, v in given.items() if v}})
-    dataset, engine = opened.dataset(settings.data), open_engine(run, device)
+    dataset, engine = opened.dataset(settings.data), open_model(run, device=device or None)
     with progress(f"asking {settings.data}", "answers") as show:
         found = evaluate(
             engine, dataset, metric_name=settings.metric, limit=settings.limit, progress=show,

@@ -9,12 +9,13 @@ import typer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Directory of a run, or of a saved model.")],
+    run: Annotated[str, typer.Argument(help="A run, or a folder or hub id with a saved or released model.")],
     question: Annotated[str, typer.Argument(help="What is asked.", show_default=False)],
     image: Annotated[list[str] | None, typer.Option(help="A picture (path or URL); may be given again.")] = None,
     video: Annotated[list[str] | None, typer.Option(help="A video (path or URL); may be given again.")] = None,
     audio: Annotated[list[str] | None, typer.Option(help="A recording (path or URL); may be given again.")] = None,
-    system: Annotated[str, typer.Option(help="System text instead of the model's own.")] = "",
+    system: Annotated[str, typer.Option(help="Of a release that does not say whose it is.")] = "",
+    system_text: Annotated[str, typer.Option(help="System text instead of the model's own.")] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
     top_k: Annotated[int, typer.Option(min=0, help="Only the k likeliest tokens; 0 is all.")] = 0,
@@ -29,7 +30,7 @@ def command(
     from omniform.cli.streaming import say
     from omniform.data.document import Document, Media, Text
     from omniform.data.record import record_of, write_record
-    from omniform.evaluation.runs import open_engine
+    from omniform.inference.load import open_model
     from omniform.inference.sampling import GenerationConfig
 
     config = GenerationConfig(
@@ -37,9 +38,9 @@ def command(
     )
     given = {"image": image or (), "video": video or (), "audio": audio or ()}
     media = [Media(modality, source) for modality, sources in given.items() for source in sources]
-    opening = (Text(system, "system"),) if system else ()
+    opening = (Text(system_text, "system"),) if system_text else ()
     document = Document((*opening, *media, Text(question)))
-    answer = say(open_engine(run, device).stream(document, config), quiet=json)
+    answer = say(open_model(run, system=system or None, device=device or None).stream(document, config), quiet=json)
     whole = Document((*document.segments, *answer.segments))
     if out is not None:
         write_record(whole, out)
