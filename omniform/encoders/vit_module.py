@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
@@ -58,3 +59,15 @@ class SigLipModule(VitModule):
 
     def __init__(self, spec: Vit) -> None:
         super().__init__(spec, SiglipVisionModel(SiglipVisionConfig(**spec.config(), **ATTENTION)))
+
+
+def stretched_positions(table: Float[Tensor, "old dim"], new: int) -> Float[Tensor, "{new} dim"]:
+    """A table of position embeddings for more patches, as VILA enlarges it before training at a higher resolution.
+
+    Rows are interpolated along the flattened index, not over the map; a new row that falls exactly on an old one (at
+    least the first and the last) becomes zero (NVlabs/VILA@b760c34 llava/model/multimodal_encoder/vision_encoder.py
+    :68-105).
+    """
+    at = torch.arange(new, device=table.device) / (new - 1) * (len(table) - 1)
+    below, above = at.floor(), at.ceil()
+    return (at - below)[:, None] * table[above.long()] + (above - at)[:, None] * table[below.long()]
