@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from omniform.connectors.c_abstractor import CAbstractor
+from omniform.connectors.d_abstractor import DAbstractor
 from omniform.connectors.downsample_mlp import DownsampleMlp
 from omniform.connectors.linear import Linear
 from omniform.connectors.mlp import Mlp
@@ -61,6 +63,10 @@ CONNECTORS: tuple[Connector, ...] = (
     DownsampleMlp(fold=3, hidden=(3,)),
     DownsampleMlp(fold=3, hidden=(3, 1, 1 / 3)),
     MofMlp(),
+    CAbstractor(positions=4, depth=2, width=16, trained=(6, 6)),
+    CAbstractor(positions=9, depth=1, width=12, mlp_depth=1, trained=(5, 5)),
+    DAbstractor(positions=4, width=12, layers=2, heads=2, mlp_dim=20, dropout=0.0, trained=(6, 6)),
+    DAbstractor(positions=9, width=16, layers=1, heads=4, points=2, mlp_dim=20, dropout=0.0, trained=(5, 5)),
 )
 ENCODERS: tuple[Encoder, ...] = (
     CLIP,

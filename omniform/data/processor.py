@@ -1,7 +1,7 @@
 """Document -> sample: one sequence of ids with places for media rows, and which ids are learned.
 
-The text between two media is tokenized as one string, as the original code bases do; a token is learned when it
-covers a character that the prompt says is learned.
+The text between two media is tokenized as one string, as most original code bases do, or piece by piece where the
+prompt says so; a token is learned when it covers a character that the prompt says is learned.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ class Processor:
             draft.add([self.tokenizer.bos_id], [False])
         for is_text, members in groupby(pieces, key=lambda p: p.media is None):
             if is_text:
-                draft.add(*self._encode(tuple(members)))
+                for part in ((m,) for m in members) if prompt.piecewise else (tuple(members),):
+                    draft.add(*self._encode(part))
             else:
                 for piece in members:
                     self._add_media(draft, document.media, piece.media or 0, views or {})

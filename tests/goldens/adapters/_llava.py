@@ -180,7 +180,7 @@ def _inline(ids: Tensor, labels: Tensor, rows: list[Tensor], habits: Habits) -> 
         size = len(rows[len(places)])
         places.append((len(places), free[used : used + size]))
         used += size
-    return ids, labels, places
+    return ids.clamp(min=0), labels, places
 
 
 # --- as the originals lay it out ---------------------------------------------------------------------------------
