@@ -313,7 +313,7 @@ class System:
             inputs=inputs,
             backbone=self.backbone.shrunk(size),
             outputs={m: o.shrunk(size) for m, o in self.outputs.items()},
-            stages=tuple(_rescaled(self, s, inputs) for s in self.stages),
+            stages=tuple(_small_stage(self, s, inputs, size) for s in self.stages),
             published_params=FrozenMap(),
             variants=FrozenMap(),
         )
@@ -357,14 +357,16 @@ def _encoder(inputs: Mapping[str, Input], modality: str) -> Encoder:
     return entry.encoder
 
 
-def _rescaled(system: System, stage: Stage, inputs: Mapping[str, Input]) -> Stage:
+def _small_stage(system: System, stage: Stage, inputs: Mapping[str, Input], size: Shrunk) -> Stage:
+    """A stage of the shrunk system; "later layers" become all but the first, which every small part has."""
     views = {}
     for modality, own in stage.views.items():
         entry = system.inputs[modality]
         owner = entry.input if isinstance(entry, Shared) else modality
         old, new = _encoder(system.inputs, owner).size[0], _encoder(inputs, owner).size[0]
-        views[modality] = own.rescaled(old, new)
-    return replace(stage, views=views)
+        views[modality] = own.shrunk(size).rescaled(old, new)
+    learn = tuple(replace(entry, first_layer=min(entry.first_layer, 1)) for entry in stage.learn)
+    return replace(stage, views=views, learn=learn)
 
 
 # --- validation --------------------------------------------------------------------------------------------------
