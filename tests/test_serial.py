@@ -65,7 +65,7 @@ def test_a_part_of_ones_own_is_handed_in():
 
 
 CHANGES = [
-    ('"Mlp"', '"Mpl"', "no class named 'Mpl'; did you mean 'Mlp'"),
+    ('"Mlp"', '"Mlpx"', "no class named 'Mlpx'; did you mean 'Mlp'"),
     ('"depth": 2', '"dept": 2', r"\(at system.inputs.image.connector\) named 'dept'; did you mean 'depth'"),
     ('"depth": 2', '"depth": "two"', "system.inputs.image.connector.depth must be int, got 'two'"),
     ('"depth": 2', '"depth": true', "system.inputs.image.connector.depth must be int, got True"),
