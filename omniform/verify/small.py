@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omniform.spec import Stage, System
+from omniform.spec import Stage, System, Undisclosed
 from omniform.training.recipe import Recipe, resolve_recipe
 
 STEPS = 30
 LR = 3e-3
 """Learning rate of every part that a stage teaches: the published ones are for pretrained weights of full size."""
+ASSUMED = {"weight_decay": 0.0, "clip_norm": 1.0}
+"""What a stage does where it was never published."""
 DATA = {"kind": "easy-vqa", "split": "train", "limit": 6}
 
 
@@ -28,7 +30,8 @@ def small_recipe(system: System, stages: tuple[Stage, ...], folder: Path) -> Rec
 def _stage(stage: Stage) -> dict[str, Any]:
     lora = {"lora": {"lr": LR}} if stage.lora else {}
     learn = {item.part: {"lr": LR, "first_layer": min(item.first_layer, 1)} for item in stage.learn}
+    unknown = {k: v for k, v in ASSUMED.items() if isinstance(getattr(stage, k), Undisclosed)}
     return {
-        "data": "few", "learn": learn, **lora, "batch": 16, "steps": STEPS, "schedule": "constant", "warmup": 0.1,
-        "max_positions": 512,
+        **unknown, **lora, "data": "few", "learn": learn, "batch": 16, "steps": STEPS, "schedule": "constant",
+        "warmup": 0.1, "max_positions": 512,
     }  # fmt: skip

@@ -1,0 +1,145 @@
+"""The six stamps hold for every system, and each is shown to catch what it is there for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omniform import index
+from omniform.inference.engine import Engine
+from omniform.inference.rows import Answer
+from omniform.spec import System
+from omniform.verify import build, generate, layout, parity, row, train
+from omniform.verify.check import Context, Failed, verify
+from omniform.verify.stamps import STAMPS
+
+SYSTEMS = index.names("systems")
+HERE = Context()
+
+
+@pytest.mark.parametrize("slug", SYSTEMS)
+def test_build(slug: str) -> None:
+    assert "within 1 % of published" in build.check(index.system(slug), HERE)
+
+
+@pytest.mark.parametrize("slug", SYSTEMS)
+def test_layout(slug: str) -> None:
+    assert "none missing, none left over" in layout.check(index.system(slug), HERE)
+
+
+@pytest.mark.parametrize("slug", SYSTEMS)
+def test_train(slug: str) -> None:
+    system = index.system(slug)
+    said = train.check(system, HERE)
+    assert [part.split(":")[0] for part in said.split("; ")] == [stage.name for stage in system.stages]
+
+
+@pytest.mark.parametrize("slug", SYSTEMS)
+def test_generate(slug: str) -> None:
+    assert generate.check(index.system(slug), HERE).startswith("6 answers of 12 tokens")
+
+
+def test_parity_counts_what_it_compared() -> None:
+    said = parity.check(index.system("llava-1.5"), HERE)
+    assert said.startswith("13 results in 3 files, largest relative error ")
+    assert float(said.rpartition(" ")[2]) <= 1e-4
+
+
+# --- what each stamp catches -------------------------------------------------------------------------------------
+
+
+def fails(module: Any, system: System, words: str, context: Context = HERE) -> None:
+    with pytest.raises(Failed, match=words):
+        module.check(system, context)
+
+
+def test_build_catches_wrong_counts() -> None:
+    system = index.system("llava-1.5")
+    fails(build, system.but({"published_params.backbone": 6_600_000_000}), r"backbone has 6,738,415,616 .* \(\+2\.1%\)")
+    fails(build, system.but({"published_params": {"image.decoder": 1}}), r"names 'image\.decoder', but the parts are")
+    fails(build, system.but({"published_params": {}}), "published_params is empty")
+
+
+def test_build_catches_a_variant_that_states_its_own_counts() -> None:
+    system = index.system("llava-1.5")
+    wrong = {**system.variants["13b"], "published_params.backbone": 6738415616}
+    fails(build, system.but({"variants": {"13b": wrong}}), r"llava-1\.5:13b: backbone has 13,015,864,320")
+
+
+def test_layout_catches_lost_and_changed_tensors() -> None:
+    system = index.system("llava-1.5").but({"variants": {}})
+    fails(
+        layout,
+        system.but({"backbone.vocab": 32001}),
+        r"2 of another shape \(model\.embed_tokens\.weight \(32000, 4096\)",
+    )
+    fails(layout, system.but({"inputs.image.connector.depth": 3}), r"2 missing \(model\.mm_projector\.4\.weight")
+    fails(layout, system.but({"inputs.image.connector.depth": 1}), r"2 left over \(model\.mm_projector\.2\.weight")
+
+
+def test_layout_and_parity_need_the_golden_files(tmp_path: Path) -> None:
+    for module in (layout, parity):
+        fails(module, index.system("llava-1.5"), "no golden files here", Context(tmp_path))
+    fails(layout, index.system("llava-1.5").but(slug="new"), "no list of the released keys of new")
+    fails(parity, index.system("llava-1.5").but(slug="new"), "no golden files of new")
+
+
+def test_parity_catches_other_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from omniform.connectors.mlp_module import MlpModule
+
+    plain = MlpModule.forward
+    monkeypatch.setattr(
+        MlpModule, "forward", lambda self, features: type(features)(plain(self, features).values * 1.01, features.grid)
+    )
+    fails(parity, index.system("llava-1.5"), r"of 13 results differ: llava-1\.5__batch_padded")
+
+
+def test_train_catches_a_part_that_should_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "taught", lambda *_: {"inputs.image.connector.layers.0.weight"})
+    fails(train, index.system("llava-1.5"), r"3 parameters \(inputs\.image\.connector\.layers\.0\.bias.* moved")
+
+
+def test_train_catches_a_loss_that_does_not_fall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "read_records", lambda _: [{"loss": float(i)} for i in range(30)])
+    fails(train, index.system("llava-1.5"), r"stage pretrain: the loss went from 2\.000 to 27\.000 in 30 steps")
+
+
+def test_generate_catches_answers_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, calls = Engine.generate, iter(range(1000))
+
+    def changing(self: Engine, documents: Any, config: Any, progress: Any = None) -> list[Answer]:
+        shift = next(calls)
+        answers = plain(self, documents, config)
+        return [Answer(a.segments, (shift, *a.tokens[1:]), a.log_probs, a.finish) for a in answers]
+
+    monkeypatch.setattr(Engine, "generate", changing)
+    fails(generate, index.system("llava-1.5"), "a second time: tokens")
+
+
+def test_generate_catches_a_batch_that_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Engine.generate
+
+    def crowded(self: Engine, documents: Any, config: Any, progress: Any = None) -> list[Answer]:
+        answers = plain(self, documents, config)
+        return [Answer(a.segments, (len(documents), *a.tokens[1:]), a.log_probs, a.finish) for a in answers]
+
+    monkeypatch.setattr(Engine, "generate", crowded)
+    fails(generate, index.system("llava-1.5"), "alone: tokens")
+
+
+# --- running them ------------------------------------------------------------------------------------------------
+
+
+def test_stamps_run_in_order_and_an_error_stops_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(system: System, context: Context) -> str:
+        raise RuntimeError("two\n lines")
+
+    monkeypatch.setattr(row, "check", broken)
+    for module in (build, layout, parity, train, generate):
+        monkeypatch.setattr(module, "check", lambda system, context: "fine")
+    checks = list(verify(index.system("llava-1.5")))
+    assert [c.stamp for c in checks] == list(STAMPS)
+    assert [(c.passed, c.detail) for c in checks] == [(False, "RuntimeError: two lines"), *[(True, "fine")] * 5]
+    assert all(c.seconds >= 0 and c.system == "llava-1.5" for c in checks)
