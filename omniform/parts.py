@@ -99,6 +99,16 @@ class Encoder(Part):
         """Forward FLOPs for one view."""
         raise NotImplementedError
 
+    def learnable_params(self, first_layer: int = 0) -> int:
+        """Parameters that the features depend on, from a layer on.
+
+        Raises:
+            SpecError: the encoder has no numbered layers.
+        """
+        if first_layer:
+            raise SpecError(f"{type(self).__name__} has no numbered layers to choose from; train it whole")
+        return self.num_params()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Connector(Part):
@@ -219,7 +229,23 @@ class Backbone(Part):
         """Forward FLOPs of attending `queries` positions to `keys` positions, all layers."""
         raise NotImplementedError
 
+    def head_flops(self) -> int:
+        """Forward FLOPs of the logits of one position."""
+        return 2 * self.dim * self.vocab
+
     def kv_bytes_per_position(self, bytes_per_value: int) -> int:
+        raise NotImplementedError
+
+    def learnable_params(self, first_layer: int = 0) -> int:
+        """Parameters from a layer on; from layer 0 on those outside the layers too."""
+        raise NotImplementedError
+
+    def lora_params(self, rank: int) -> int:
+        """Parameters of low-rank adapters on all linear layers but the output head."""
+        raise NotImplementedError
+
+    def activation_values(self, learns: bool) -> int:
+        """Values that one layer keeps for the backward pass, for each position; fewer where its weights are frozen."""
         raise NotImplementedError
 
 
@@ -239,6 +265,10 @@ class OutputDecoder(Part):
 
     weight: float = 1.0
     """Factor of its loss in the sum."""
+
+    def num_params(self, dim: int) -> int:
+        """Parameters of its own beside a backbone of width `dim`."""
+        return 0
 
 
 def conv_flops(cells: int, kernel: int, in_dim: int, out_dim: int) -> int:

@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicCache
 
 from omniform.backbones.decoder import Decoder
 from omniform.backbones.gemma import GEMMA_2B
-from omniform.backbones.llama import LLAMA_7B, SMOLLM2_135M, Llama
+from omniform.backbones.llama import LLAMA_7B, Llama
 from omniform.backbones.mistral import MISTRAL_7B_V01
 from omniform.backbones.mpt import MPT_1B, Mpt
 from omniform.backbones.opt import OPT_2_7B

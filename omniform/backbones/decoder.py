@@ -19,6 +19,8 @@ KEYS: Mapping[str, str] = FrozenMap(
     mlp_dim="intermediate_size", vocab="vocab_size", context="max_position_embeddings", norm_eps="rms_norm_eps",
     tied="tie_word_embeddings",
 )  # fmt: skip
+FIRST_CONTEXT = "original_max_position_embeddings"
+"""Key of the context before it was extended, in rotary parameters."""
 SILU: Mapping[str, Any] = FrozenMap(hidden_act="silu")
 
 Linears = dict[str, list[tuple[int, int]]]
@@ -128,15 +130,32 @@ class Decoder(Backbone):
     def flops_per_position(self) -> int:
         return 2 * self.layers * self.active_layer_params()
 
-    def head_flops(self) -> int:
-        """Forward FLOPs of the logits of one position."""
-        return 2 * self.dim * self.vocab
-
     def attention_flops(self, queries: int, keys: int) -> int:
         return 4 * self.layers * queries * keys * self.heads * self.per_head
 
     def kv_bytes_per_position(self, bytes_per_value: int) -> int:
         return 2 * self.layers * self.kv_heads * self.per_head * bytes_per_value
+
+    def learnable_params(self, first_layer: int = 0) -> int:
+        return max(self.layers - first_layer, 0) * self.layer_params() if first_layer else self.num_params()
+
+    def lora_params(self, rank: int) -> int:
+        return self.layers * rank * sum(a + b for pairs in self.linears().values() for a, b in pairs)
+
+    def activation_values(self, learns: bool) -> int:
+        q, kv = self.heads * self.per_head, self.kv_heads * self.per_head
+        # a norm keeps its input; if it learns, what it scaled too (RMSNorm), and its linear layers their input
+        norm = 4 - self.norm_params if learns else 1
+        # queries, keys, values and output of attention; the output projection's input
+        attention = (3 if learns else 2) * q + 2 * kv
+        # gate, its activation and up projection, or the activation's input; the down projection's input
+        mlp = (3 if self.gated_mlp else 1) + (1 if learns else 0)
+        return self.norms_per_layer * norm * self.dim + attention + mlp * self.active_mlp_dim
+
+    @property
+    def active_mlp_dim(self) -> int:
+        """Width of the MLP that one position passes through."""
+        return self.mlp_dim
 
     # -- sizes --
 
@@ -145,7 +164,9 @@ class Decoder(Backbone):
         kv_heads = max(1, small["heads"] * self.kv_heads // self.heads)
         rotary = self.rotary if self.rotary in (0, 1) else 0.5
         pairs = int(rotary * small["dim"] // small["heads"]) // 2
-        scaling = {k: v[:pairs] if isinstance(v, tuple) else v for k, v in self.rope_scaling.items()}
+        scaling: dict[str, Any] = {k: v[:pairs] if isinstance(v, tuple) else v for k, v in self.rope_scaling.items()}
+        if FIRST_CONTEXT in scaling:
+            scaling[FIRST_CONTEXT] = scaling[FIRST_CONTEXT] * small["context"] // self.context
         return self.but(**small, kv_heads=kv_heads, head_dim=None, rotary=rotary, rope_scaling=scaling)
 
     # -- transformers --

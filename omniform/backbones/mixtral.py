@@ -35,6 +35,10 @@ class Mixtral(Decoder):
     def expert_params(self) -> int:
         return 3 * self.dim * self.mlp_dim
 
+    @property
+    def active_mlp_dim(self) -> int:
+        return self.chosen * self.mlp_dim
+
     def layer_params(self) -> int:
         return super().layer_params() + self.experts * (self.expert_params + self.dim)
 

@@ -46,6 +46,10 @@ class Opt(Decoder):
     def embedding_params(self) -> int:
         return super().embedding_params() + (self.context + OFFSET) * self.dim
 
+    def activation_values(self, learns: bool) -> int:
+        # ReLU keeps its output, which the next layer keeps anyway
+        return super().activation_values(learns) - (self.mlp_dim if learns else 0)
+
     def shrunk(self, size: Shrunk) -> Self:
         return super().shrunk(size).but(dropout=0.0)
 

@@ -34,6 +34,10 @@ class Phi(Decoder):
     def biases(self) -> frozenset[str]:
         return frozenset({"qkv", "out", "mlp"} | ({"head"} if self.head_bias else set()))
 
+    def activation_values(self, learns: bool) -> int:
+        # transformers writes gelu_new out: input, cube, tanh and a product are kept
+        return super().activation_values(learns) + 3 * self.mlp_dim
+
 
 PHI_1_5 = Phi(name="Phi-1.5", dim=2048, layers=24, heads=32, kv_heads=32, mlp_dim=8192, vocab=51200, context=2048)
 PHI_2 = PHI_1_5.but(name="Phi-2", dim=2560, layers=32, mlp_dim=10240, rotary=0.4)

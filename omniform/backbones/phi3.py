@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from omniform.backbones.decoder import KEYS, SILU, Decoder, Linears
+from omniform.backbones.decoder import FIRST_CONTEXT, KEYS, SILU, Decoder, Linears
 from omniform.frozen import FrozenMap
 from omniform.parts import Shrunk
 
@@ -25,7 +25,7 @@ class Phi3(Decoder):
 
     abstract = False
     model_type = "phi3"
-    keys = FrozenMap(KEYS, window="sliding_window", first_context="original_max_position_embeddings")
+    keys = FrozenMap(KEYS, window="sliding_window", first_context=FIRST_CONTEXT)
     fixed = FrozenMap(SILU, resid_pdrop=0.0, embd_pdrop=0.0)
     assumed = FrozenMap(dim=3072, layers=32, heads=32, mlp_dim=8192, vocab=32064, context=4096)
 
@@ -43,7 +43,7 @@ class Phi3(Decoder):
         return small.but(window=self.window and self.window * small.context // self.context, first_context=first)
 
     def rope(self) -> dict[str, Any]:
-        scaled = {"original_max_position_embeddings": self.first_context} if self.rope_scaling else {}
+        scaled = {FIRST_CONTEXT: self.first_context} if self.rope_scaling else {}
         return {**super().rope(), **scaled}
 
 

@@ -43,12 +43,18 @@ class DinoV2(Vit):
         """Patches whose positions the weights hold."""
         return ((self.trained_image or self.image) // self.patch) ** 2
 
-    def num_params(self) -> int:
+    def layer_params(self) -> int:
         d, m = self.width, self.mlp_dim
         mlp = (d + 1) * 2 * m + (m + 1) * d if self.gated else (d + 1) * m + (m + 1) * d
-        layer = 4 * (d * d + d) + mlp + 4 * d + 2 * d
+        return 4 * (d * d + d) + mlp + 4 * d + 2 * d
+
+    def idle_params(self) -> int:
+        return super().idle_params() + self.width  # the mask token
+
+    def num_params(self) -> int:
+        d = self.width
         tokens = d + d + (self.held_patches + 1) * d  # class token, mask token, positions
-        return 3 * self.patch**2 * d + d + tokens + self.layers * layer + 2 * d * self.post_norm
+        return 3 * self.patch**2 * d + d + tokens + self.layers * self.layer_params() + 2 * d * self.post_norm
 
     def shrunk(self, size: Shrunk) -> Encoder:  # type: ignore[override]  # as in `Vit`
         tiny = self.but(trained_image=self.trained_image and 36)

@@ -62,6 +62,9 @@ class S2(Encoder):
     def num_params(self) -> int:
         return self.inner.num_params()
 
+    def learnable_params(self, first_layer: int = 0) -> int:
+        return self.inner.learnable_params(first_layer)
+
     def flops(self, size: Hw) -> int:
         return sum(side**2 for side in self.sides) * self.inner.flops(self.inner.size)
 

@@ -60,6 +60,11 @@ class Several(Encoder):
     def num_params(self) -> int:
         return sum(member.num_params() for member in self.members)
 
+    def learnable_params(self, first_layer: int = 0) -> int:
+        if first_layer:
+            return super().learnable_params(first_layer)  # refuses
+        return sum(member.learnable_params() for member in self.members)
+
     def flops(self, size: Hw) -> int:
         return sum(member.flops(member.size) for member in self.members)
 

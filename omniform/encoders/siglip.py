@@ -27,10 +27,16 @@ class SigLip(Vit):
     norm_eps: float = 1e-6
     head: bool = True
 
-    def num_params(self) -> int:
+    def head_params(self) -> int:
+        """Parameters of the pooling head, where there is one."""
         d, m = self.width, self.mlp_dim
-        pooling = d + 4 * (d * d + d) + 2 * d + 2 * d * m + d + m
-        return super().num_params() + pooling * self.head
+        return (d + 4 * (d * d + d) + 2 * d + 2 * d * m + d + m) * self.head
+
+    def idle_params(self) -> int:
+        return super().idle_params() + self.head_params()
+
+    def num_params(self) -> int:
+        return super().num_params() + self.head_params()
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "vision_use_head": self.head}

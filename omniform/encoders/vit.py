@@ -79,13 +79,26 @@ class Vit(Encoder):
         side = self.image // self.patch
         return (side * side - 1,) if self.drop_first else (side, side)
 
-    def num_params(self) -> int:
+    def layer_params(self) -> int:
+        """Parameters of one layer."""
         d, m = self.width, self.mlp_dim
-        layer = 4 * (d * d + d) + 2 * d * m + d + m + 4 * d
+        return 4 * (d * d + d) + 2 * d * m + d + m + 4 * d
+
+    def idle_params(self) -> int:
+        """Parameters that the released weights hold but that no feature depends on."""
+        return (self.layers - self.run_layers) * self.layer_params() + 2 * self.width * self.post_norm
+
+    def learnable_params(self, first_layer: int = 0) -> int:
+        if first_layer:
+            return max(self.run_layers - first_layer, 0) * self.layer_params()
+        return self.num_params() - self.idle_params()
+
+    def num_params(self) -> int:
+        d = self.width
         embed = 3 * self.patch**2 * d + d * self.patch_bias
         if self.class_token:
             embed += d + d + 2 * d  # the token, its position, and the norm before the first layer
-        return embed + self.patches * d + self.layers * layer + 2 * d * self.post_norm
+        return embed + self.patches * d + self.layers * self.layer_params() + 2 * d * self.post_norm
 
     def flops(self, size: Hw) -> int:
         tokens = self.patches + self.class_token

@@ -1,0 +1,71 @@
+"""Positions of media, and forward FLOPs of reading and answering.
+
+FLOPs count a multiply-add as 2, in linear layers, convolutions and attention. Attention counts the full square of its
+positions, as PyTorch's counter and the usual figure of model FLOPs utilisation do (arXiv:2204.02311 appendix B), though
+causal kernels do half of it. Norms, activations, rotation, resampling and embedding look-ups are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from omniform.frozen import FrozenMap
+from omniform.geometry import MediaSize, Plan
+from omniform.parts import Views
+from omniform.spec import Continuous, Shared, System
+
+Media = Sequence[tuple[str, MediaSize]]
+"""(modality, size) of the media of one document."""
+
+
+def positions(system: System, modality: str, media: MediaSize) -> int:
+    """Positions that one medium alone in its document takes; text between its rows not counted."""
+    return system.plan(modality, media).positions
+
+
+def plans(system: System, media: Media, views: Mapping[str, Views] = FrozenMap()) -> list[Plan]:
+    """Plan of each medium of one document; `views` of a stage replace the system's."""
+    entries = [(modality, system.continuous(modality), size) for modality, size in media]
+    return [views.get(m, e.views).among(len(media)).plan(size, e.sight()) for m, e, size in entries]
+
+
+def reader(system: System, modality: str) -> str:
+    """The input whose encoder reads a modality."""
+    entry = system.inputs[modality]
+    return entry.input if isinstance(entry, Shared) else modality
+
+
+def prefill_flops(system: System, media: Media, text_positions: int) -> dict[str, int]:
+    """Part path -> forward FLOPs of reading one document and giving the logits of the next token."""
+    found: dict[str, int] = {}
+    length = text_positions
+    for (modality, _), plan in zip(media, plans(system, media), strict=True):
+        entry, name = system.continuous(modality), reader(system, modality)
+        for part, flops in _media_flops(entry, plan, system.backbone.dim).items():
+            found[f"{name}.{part}"] = found.get(f"{name}.{part}", 0) + flops
+        length += plan.positions
+    backbone = system.backbone
+    read = length * backbone.flops_per_position() + backbone.attention_flops(length, length)
+    return {**found, "backbone": read + backbone.head_flops()}
+
+
+def decode_flops(system: System, positions: int) -> int:
+    """FLOPs of one more token after `positions` positions in the cache."""
+    backbone = system.backbone
+    return backbone.flops_per_position() + backbone.attention_flops(1, positions + 1) + backbone.head_flops()
+
+
+def kv_cache_bytes(system: System, positions: int, dtype_bytes: int = 2) -> int:
+    """Bytes of keys and values of one document."""
+    return positions * system.backbone.kv_bytes_per_position(dtype_bytes)
+
+
+def _media_flops(entry: Continuous, plan: Plan, dim: int) -> dict[str, int]:
+    # views of several scales are joined before the connector, which sees those of the last scale
+    connected = prod(plan.scales[-1].tiles) if plan.scales else len(plan.views)
+    grid = entry.encoder.grids(plan.size)[0]
+    return {
+        "encoder": len(plan.views) * entry.encoder.flops(plan.size),
+        "connector": connected * entry.connector.flops(grid, **entry.widths(dim)),
+    }

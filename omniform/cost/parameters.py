@@ -1,0 +1,73 @@
+"""How many parameters a system has, and how many learn in a stage."""
+
+from __future__ import annotations
+
+from omniform.geometry import SpecError
+from omniform.spec import Continuous, Discrete, Learn, Shared, Stage, System
+
+
+def parameters(system: System) -> dict[str, int]:
+    """Part path -> parameters, learned rows (newline ...) with the connector that they follow; their sum is the total.
+
+    A tied output head counts once. Parts without parameters are left out.
+    """
+    dim = system.backbone.dim
+    found: dict[str, int] = {}
+    for modality, entry in system.inputs.items():
+        if isinstance(entry, Continuous):
+            rows = dim * len(_rows_placed(system, modality, None))
+            found[f"{modality}.encoder"] = entry.encoder.num_params()
+            found[f"{modality}.connector"] = entry.connector.num_params(**entry.widths(dim)) + rows
+            found[f"{modality}.fusion"] = entry.fusion.num_params(dim)
+    found["backbone"] = system.backbone.num_params()
+    found.update({f"{modality}.decoder": decoder.num_params(dim) for modality, decoder in system.outputs.items()})
+    return {part: number for part, number in found.items() if number}
+
+
+def learning(system: System, stage: Stage) -> dict[str, int]:
+    """Part path -> parameters that learn in a stage; low-rank adapters as "PART.lora".
+
+    Parameters that no feature depends on, and rows that the stage's views never place, do not learn.
+    """
+    found = {item.part: _learns(system, stage, item) for item in stage.learn}
+    if stage.lora:
+        found[f"{stage.lora.part}.lora"] = adapter_params(system, stage)
+    return found
+
+
+def _learns(system: System, stage: Stage, item: Learn) -> int:
+    modality, _, kind = item.part.partition(".")
+    dim = system.backbone.dim
+    if item.part == "backbone":
+        return system.backbone.learnable_params(item.first_layer)
+    if kind == "decoder":
+        return system.outputs[modality].num_params(dim)
+    entry = system.continuous(modality)
+    if kind == "encoder":
+        return entry.encoder.learnable_params(item.first_layer)
+    if kind == "fusion":
+        return entry.fusion.num_params(dim)
+    return entry.connector.num_params(**entry.widths(dim)) + dim * len(_rows_placed(system, modality, stage))
+
+
+def adapter_params(system: System, stage: Stage) -> int:
+    """Parameters of the low-rank adapters of a stage.
+
+    Raises:
+        SpecError: adapters on a part other than the backbone.
+    """
+    if not stage.lora:
+        return 0
+    if stage.lora.part != "backbone":
+        raise SpecError(f"stage {stage.name!r}: the size of adapters is known for the backbone, not {stage.lora.part}")
+    return system.backbone.lora_params(stage.lora.rank)
+
+
+def _rows_placed(system: System, modality: str, stage: Stage | None) -> set[str]:
+    """Learned rows of an input that the views of its modalities place."""
+    own = stage.views if stage else {}
+    rows: set[str] = set()
+    for name, entry in system.inputs.items():
+        if not isinstance(entry, Discrete) and (entry.input if isinstance(entry, Shared) else name) == modality:
+            rows.update(own.get(name, entry.views).learned)
+    return rows
