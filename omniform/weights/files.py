@@ -22,7 +22,7 @@ from omniform.weights.layout import CheckpointError, Shape
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
-CHUNK = 256 * 2**20
+CHUNK = 64 * 2**20
 """Bytes read before a file is opened anew: pages of a mapped file count as memory until it is closed."""
 
 Read: TypeAlias = Callable[[str], Tensor]
@@ -30,9 +30,10 @@ Read: TypeAlias = Callable[[str], Tensor]
 
 @dataclass(frozen=True)
 class Entry:
-    """One stored tensor."""
+    """One stored tensor: its file, and its key there."""
 
     file: Path
+    key: str
     shape: Shape
     dtype: torch.dtype
 
@@ -52,7 +53,7 @@ def entries(folder: Path) -> dict[str, Entry]:
         for key, (shape, dtype) in _contents(file).items():
             if key in found:
                 raise CheckpointError(f"{found[key].file} and {file} both hold {key}; remove one of them")
-            found[key] = Entry(file, shape, dtype)
+            found[key] = Entry(file, key, shape, dtype)
     return found
 
 
@@ -65,7 +66,7 @@ def read(held: dict[str, Entry], keys: Iterable[str]) -> Iterator[tuple[str, Ten
         for part in _chunks(held, members, file):
             with opened(file) as get:
                 for key in part:
-                    yield key, get(key)
+                    yield key, get(held[key].key)
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -187,8 +188,11 @@ def _torch_file(file: Path, device: str) -> dict[str, Tensor]:
             f"{file} is refused: it holds pickled objects other than tensors, which can run code when opened; "
             "use a safetensors release"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short ({_first_line(error)}); fetch it again") from error
+    except Exception as error:  # the restricted reader fails in many ways on what is no such file
+        with file.open("rb") as start:
+            bare = start.read(1) == pickle.PROTO
+        what = "is refused: a pickle of something other than tensors, or" if bare else "is"
+        raise CheckpointError(f"{file} {what} damaged or cut short ({_first_line(error)}); fetch it again") from error
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise CheckpointError(f"{file} holds something other than a dictionary of tensors")
     return tensors

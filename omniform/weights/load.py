@@ -135,6 +135,8 @@ def _open(system: System | str, folder: Path, separate: Mapping[str, Where]) -> 
     held = _held(given, folder)
     sized = isinstance(system, str)
     config = _config(given, folder) if sized or (folder / "config.json").is_file() else {}
+    if sized and _whose(given, config):
+        _as_released(given, config, folder)  # says so before anything else is fetched
     repositories = _repositories(given, config, separate)
     others, vision = _others(given, folder, held, repositories, separate)
     if sized:
