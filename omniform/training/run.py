@@ -207,7 +207,7 @@ def _left_out(state: RunState) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM become a wish that the trainer asks for after each step; a second one takes effect at once."""
+    """SIGINT and SIGTERM become a wish that the trainer asks for after each step; a second SIGINT acts at once."""
     wished = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield wished.is_set
@@ -216,7 +216,8 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
 
     def wish(number: int, _frame: Any) -> None:
         wished.set()
-        signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGINT:  # not SIGTERM: `timeout` and schedulers send it twice
+            signal.signal(number, before[signal.SIGINT])
 
     for number in before:
         signal.signal(number, wish)
