@@ -59,9 +59,9 @@ def build(size: str) -> Pair:
     else:
         system, tokenizer, ours = _smollm2(system)
     with tempfile.TemporaryDirectory() as folder:
-        export_transformers(ours, tokenizer, Path(folder))
+        export_transformers(ours, tokenizer.inner, Path(folder) / "peer")
         peer = transformers.LlavaForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="sdpa"
+            Path(folder) / "peer", dtype=torch.float32, attn_implementation="sdpa"
         )
     return Pair(system, tokenizer, Processor(system, tokenizer), ours, peer)
 
@@ -97,7 +97,7 @@ class PeerData:
 
     def collate(self, samples: Sequence[Sample], *, left: bool, labels: bool) -> dict[str, Tensor]:
         longest = max(map(len, samples))
-        ids = torch.full((len(samples), longest), self.pair.peer.config.pad_token_id or 0)
+        ids = torch.zeros(len(samples), longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
         target = torch.full_like(ids, -100)
         for i, sample in enumerate(samples):

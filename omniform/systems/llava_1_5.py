@@ -52,6 +52,7 @@ SYSTEM = System(
         separate={"inputs.image.encoder.": "openai/clip-vit-large-patch14-336"},
         named_in=NAMED_IN,
         architectures=("LlavaLlamaForCausalLM",),
+        transformers="LlavaForConditionalGeneration",
     ),
     source=Source(paper="arXiv:2310.03744", code="haotian-liu/LLaVA@c121f04"),
     published_params={"image.encoder": 303507456, "image.connector": 20979712, "backbone": 6738415616},

@@ -76,7 +76,12 @@ SYSTEM = System(
     outputs={"text": Text()},
     prompt=VICUNA_V1,
     stages=(PRETRAIN, FINETUNE),
-    layout=Layout(rules=MLP_RULES, named_in=NAMED_IN, architectures=("LlavaLlamaForCausalLM",)),
+    layout=Layout(
+        rules=MLP_RULES,
+        named_in=NAMED_IN,
+        architectures=("LlavaLlamaForCausalLM",),
+        transformers="LlavaNextForConditionalGeneration",
+    ),
     source=Source(
         paper="https://llava-vl.github.io/blog/2024-01-30-llava-next/",
         code="haotian-liu/LLaVA@c121f04, LLaVA-VL/LLaVA-NeXT@df17966",

@@ -83,7 +83,12 @@ SYSTEM = System(
     outputs={"text": Text()},
     prompt=QWEN_1_5,
     stages=STAGES,
-    layout=Layout(rules=MLP_RULES, named_in=NAMED_IN, architectures=("LlavaQwenForCausalLM",)),
+    layout=Layout(
+        rules=MLP_RULES,
+        named_in=NAMED_IN,
+        architectures=("LlavaQwenForCausalLM",),
+        transformers="LlavaOnevisionForConditionalGeneration",
+    ),
     source=Source(
         paper="arXiv:2408.03326",
         code="LLaVA-VL/LLaVA-NeXT@df17966",
