@@ -6,8 +6,9 @@ Stage 1 of most systems starts so: Vicuna and CLIP as published, the connector n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from omniform import index
 from omniform.backbones.decoder import Decoder
 from omniform.weights.files import entries, read
-from omniform.weights.fill import fill, slots
+from omniform.weights.fill import Slots, fill, slots
 from omniform.weights.hub import folder_of
-from omniform.weights.layout import CheckpointError, LayoutError, Shape, match, released, rules_of
+from omniform.weights.layout import BUFFERS, CheckpointError, LayoutError, Shape, match, released, rules_of
 
 GGUF = ".gguf"
 OWN = frozenset({"name", "context", "vocab"})
@@ -68,16 +69,39 @@ def load_plain_llm(
         LayoutError: keys or shapes differ.
     """
     folder, file = _place(where)
-    lm = _pretrained(folder, file, dtype)
-    _check_settings(backbone.spec, lm.config.to_dict(), str(where))
-    given = {f"lm.{name}": tensor for name, tensor in lm.state_dict().items()}
-    if extend_vocab:
-        given = {name: _extended(tensor, slots(backbone).shapes.get(name)) for name, tensor in given.items()}
+    _check_settings(backbone.spec, _config(where), str(where))
     needed = slots(backbone)
-    found = match({n: tuple(t.shape) for n, t in given.items()}, needed.shapes, (("", ""),), needed.aliases)
+    given = (None if file else _as_stored(folder, needed)) or _as_converted(folder, file, dtype)
+    shapes = {n: _rows(s, needed.shapes.get(n)) if extend_vocab else s for n, s in given.shapes.items()}
+    found = match(shapes, needed.shapes, (("", ""),), needed.aliases)
     if found.missing or found.left_over or found.mismatched:
         raise LayoutError(str(where), "the backbone", found.missing, found.left_over, found.mismatched)
-    fill(backbone, ((name, given[key]) for name, key in found.found.items()), dtype=dtype, device=device)
+    names = {key: name for name, key in found.found.items()}
+    tensors = ((names[key], _extended(values, shapes[key])) for key, values in given.read(names))
+    fill(backbone, tensors, dtype=dtype, device=device)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A language model's tensors under a backbone's names, before they are read."""
+
+    shapes: Mapping[str, Shape]
+    read: Callable[[Iterable[str]], Iterable[tuple[str, Tensor]]]
+
+
+def _as_stored(folder: Path, needed: Slots) -> _Given | None:
+    """The files as they are, when their keys are those of the module."""
+    held = {f"lm.{key}": entry for key, entry in entries(folder).items() if not key.endswith(BUFFERS)}
+    shapes = {name: entry.shape for name, entry in held.items()}
+    found = match(shapes, needed.shapes, (("", ""),), needed.aliases)
+    return None if found.missing or found.left_over else _Given(shapes, partial(read, held))
+
+
+def _as_converted(folder: Path, file: str | None, dtype: torch.dtype) -> _Given:
+    """What transformers makes of files with other keys, or of a GGUF file."""
+    lm = _pretrained(folder, file, dtype)
+    given = {f"lm.{name}": tensor for name, tensor in lm.state_dict().items()}
+    return _Given({n: tuple(t.shape) for n, t in given.items()}, lambda names: ((n, given[n]) for n in names))
 
 
 def load_plain_encoder(
@@ -140,20 +164,18 @@ def _config(where: str | Path) -> dict[str, Any]:
     extra = {"gguf_file": file} if file else {}
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, **extra).to_dict()
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what reads GGUF files fails in many ways on what is none
         raise CheckpointError(f"{where} is no language model that transformers knows: {_short(error)}") from error
 
 
 def _pretrained(folder: Path, file: str | None, dtype: torch.dtype) -> Any:
     """The transformers model, with everything that its configuration asks for."""
-    if file is None:
-        entries(folder)  # names a damaged file, which the loader below would not
     extra = {"gguf_file": file} if file else {}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=False, output_loading_info=True, **extra
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # as above
         raise CheckpointError(f"{folder / (file or '')} cannot be read as a language model: {_short(error)}") from error
     lm, told = loaded
     missing, unexpected = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
@@ -189,9 +211,15 @@ def _equal(a: Any, b: Any) -> bool:
     return a == b
 
 
-def _extended(tensor: Tensor, wanted: Shape | None) -> Tensor:
+def _rows(held: Shape, wanted: Shape | None) -> Shape:
+    """The shape with as many rows as are wanted, where they are more and nothing else differs."""
+    grows = wanted is not None and held[1:] == wanted[1:] and held[0] < wanted[0]
+    return wanted if wanted is not None and grows else held
+
+
+def _extended(tensor: Tensor, wanted: Shape) -> Tensor:
     """Rows added at the end, each the mean of those that are there."""
-    if wanted is None or tensor.shape[1:] != wanted[1:] or len(tensor) >= wanted[0]:
+    if tuple(tensor.shape) == wanted:
         return tensor
     mean = tensor.float().mean(0, keepdim=True).to(tensor.dtype)
     return torch.cat([tensor, mean.expand(wanted[0] - len(tensor), *mean.shape[1:])])
