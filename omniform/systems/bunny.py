@@ -86,10 +86,7 @@ SYSTEM = System(
         "The releases on MiniCPM and those with EVA-CLIP are not here.",
     ),
     published_params={"image.encoder": 428225600, "image.connector": 30941184, "backbone": 8030261248},
-    survey_notes={
-        "llm_backbone": "the survey leaves out the sizes on Phi-3 and Qwen1.5",
-        "modality_encoder": "the sizes with EVA-CLIP are not here",
-    },
+    survey_notes={"llm_backbone": "the survey leaves out the sizes on Phi-3 and Qwen1.5"},
     variants={
         "llama-3-8b": {
             "inputs.image.encoder": SIGLIP_SO400M_384, "published_params": {"total": 8479990848},

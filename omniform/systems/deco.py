@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from omniform.connectors.pooled_mlp import PooledMlp
-from omniform.spec import Learn, Source, Stage, System, Undisclosed
+from omniform.spec import Layout, Learn, Source, Stage, System, Undisclosed
 from omniform.systems import llava_1_5
 from omniform.systems._conversations import PLAIN
-from omniform.systems._llava_release import CONNECTOR, llava_release
+from omniform.systems._llava_release import CONNECTOR, NAMED_IN, llava_release
 from omniform.views.fixed import Fixed
 
 UNPUBLISHED = Undisclosed("the repository holds no training code")
@@ -47,11 +47,14 @@ SYSTEM = replace(
             source="arXiv:2405.20985 section 4: trained on what LLaVA-1.5 is trained on",
         ),
     ),
-    # no checkpoint was released; the published class names its layers so (README.md:26-58)
-    layout=replace(
-        llava_1_5.SYSTEM.layout,
-        rules=(("mlp_projector.", CONNECTOR + "layers."), *llava_1_5.SYSTEM.layout.rules),
-        architectures=(),
+    # only the connector's class was published; the rest is what it was trained on
+    layout=Layout(
+        rules=(("mlp_projector.", CONNECTOR + "layers."),),
+        separate={
+            "inputs.image.encoder.": "openai/clip-vit-large-patch14-336",
+            "backbone.lm.": "lmsys/vicuna-7b-v1.5",
+        },
+        named_in=NAMED_IN,
     ),
     source=Source(
         paper="arXiv:2405.20985",

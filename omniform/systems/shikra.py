@@ -53,7 +53,7 @@ SYSTEM = System(
         stage("instruct", "shikra-rd-llava-instruct", 3.0, "shikra_pretrain_final19_stage2.py:4"),
     ),
     layout=Layout(
-        rules=LINEAR_RULES,
+        rules=LINEAR_RULES[1:],  # the encoder is never in the file (mllm/models/shikra/shikra.py)
         separate={"inputs.image.encoder.": "openai/clip-vit-large-patch14"},
         named_in=NAMED_IN,
         architectures=("ShikraLlamaForCausalLM",),

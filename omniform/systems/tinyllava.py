@@ -89,7 +89,7 @@ MOF = {
     "layout.rules": (
         ("language_model.", "backbone.lm."),
         ("vision_tower._vision_tower.clip.vision_model.", "inputs.image.encoder.members.0.model."),
-        ("vision_tower._vision_tower.dinov2.", "inputs.image.encoder.members.1.model."),
+        ("vision_tower._vision_tower.dinov2.", "inputs.image.encoder.members.1."),
         ("connector._connector.clip.", CONNECTOR + "branches.0.layers."),
         ("connector._connector.dinov2.", CONNECTOR + "branches.1.layers."),
     ),
@@ -133,7 +133,10 @@ SYSTEM = System(
         notes="The sizes on OpenELM are not here: transformers has no such model.",
     ),
     published_params={"image.encoder": 428225600, "image.connector": 9507840, "backbone": 2779683840},
-    survey_notes={"llm_backbone": "Gemma and Qwen-2 came after the survey's releases"},
+    survey_notes={
+        "llm_backbone": "Gemma and Qwen-2 came after the survey's releases",
+        "modality_encoder": "the SigLIP that was released is SO400M, and CLIP stands beside DINOv2",
+    },
     variants={
         "phi-2-base": {"stages": common(PHI)},
         "phi-2-lora": {"stages": LORA},
