@@ -1,4 +1,4 @@
-"""LLaVA-1.5: whole model, label masks, pixels."""
+"""LLaVA-1.5: whole model, label masks, prompts, pixels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from omniform import index
 
 from ..golden import Golden
 from ..toy import ToyLlama
-from . import _labels, _llava, _preprocess
+from . import _labels, _llava, _preprocess, _texts
+from .llava import PROMPTS
 
 
 def run(golden: Golden) -> dict[str, Any]:
     if not golden.data:
         return _llava.run(golden)
+    if "turns" in golden.data:
+        return _texts.run(golden.data, "llava-1.5", PROMPTS)
     return labels(golden.data) if "toy_vocab" in golden.data else pixels(golden)
 
 
