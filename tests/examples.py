@@ -10,10 +10,12 @@ from omniform.connectors.mlp import Mlp
 from omniform.connectors.mof_mlp import MofMlp
 from omniform.connectors.normed_mlp import NormedMlp
 from omniform.connectors.pooled_mlp import PooledMlp
+from omniform.connectors.qformer import QFormer
 from omniform.encoders.clip import CLIP_L_224
 from omniform.encoders.conv_net import ConvNet
 from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
+from omniform.encoders.eva_vit import EVA_G_224
 from omniform.encoders.s2 import S2
 from omniform.encoders.several import Several
 from omniform.encoders.siglip import SIGLIP_SO400M_384
@@ -67,6 +69,8 @@ CONNECTORS: tuple[Connector, ...] = (
     CAbstractor(positions=9, depth=1, width=12, mlp_depth=1, trained=(5, 5)),
     DAbstractor(positions=4, width=12, layers=2, heads=2, mlp_dim=20, dropout=0.0, trained=(6, 6)),
     DAbstractor(positions=9, width=16, layers=1, heads=4, points=2, mlp_dim=20, dropout=0.0, trained=(5, 5)),
+    QFormer(positions=3, width=16, layers=3, heads=2, mlp_dim=20, dropout=0.0),
+    QFormer(positions=2, width=12, layers=2, heads=3, mlp_dim=20, cross_every=1, dropout=0.0),
 )
 ENCODERS: tuple[Encoder, ...] = (
     CLIP,
@@ -76,6 +80,8 @@ ENCODERS: tuple[Encoder, ...] = (
     DINOV2_L_518.shrunk("tiny"),
     DINOV2_L_336.shrunk("tiny"),
     DINOV2_L_518.shrunk("tiny").but(gated=True, feature_layer=-3),
+    EVA_G_224.shrunk("tiny"),
+    EVA_G_224.shrunk("tiny").but(feature_layer=-2, keep_class=False, trained_image=36),
     ConvNet(image=24, widths=(8, 16, 32)),
     EfficientNetLite0(image=32, stage=3),
     S2(inner=SIGLIP),

@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 
 from omniform.batch import Features
 from omniform.encoders.dinov2 import DinoV2
-from omniform.encoders.image_module import ImageEncoder
+from omniform.encoders.image_module import ImageEncoder, square_positions
 
 
 class DinoV2Module(ImageEncoder):
@@ -55,16 +55,7 @@ class Embeddings(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         patches = self.patch_embeddings["projection"](pixels)
         x = torch.cat([self.cls_token.expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
-        return x + self._positions(patches.shape[2], patches.shape[3])
-
-    def _positions(self, rows: int, columns: int) -> Tensor:
-        table = self.position_embeddings
-        side = round((table.shape[1] - 1) ** 0.5)
-        if (rows, columns) == (side, side):
-            return table
-        held = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        new = F.interpolate(held.float(), size=(rows, columns), mode="bicubic").to(table.dtype)
-        return torch.cat([table[:, :1], new.flatten(2).transpose(1, 2)], dim=1)
+        return x + square_positions(self.position_embeddings, (patches.shape[2], patches.shape[3]))
 
 
 class Layer(nn.Module):
