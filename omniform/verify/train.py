@@ -8,13 +8,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from omniform.model import Lmm
 from omniform.spec import Stage, System
 from omniform.training.freeze import taught
 from omniform.training.metrics import read_records
 from omniform.training.report import Quiet
-from omniform.training.run import train
 from omniform.training.setup import set_up
+from omniform.training.trainer import Trainer
 from omniform.verify.check import Context, Failed
 from omniform.verify.small import STEPS, small_recipe
 
@@ -36,24 +35,19 @@ def check(system: System, context: Context) -> str:
 
 
 def _run(system: System, stage: Stage, folder: Path) -> str:
-    recipe = small_recipe(system, (stage,), folder / "run")
-    before = set_up(recipe).model
-    result = train(recipe, report=Quiet(), device="cpu")
-    moved, learning = changed(before, result.model), taught(before, recipe.stages[0], ("image",))
+    setup = set_up(small_recipe(system, (stage,), folder))
+    before = {name: p.detach().clone() for name, p in setup.model.named_parameters()}
+    Trainer(setup, folder, Quiet(), torch.device("cpu")).run(None)
+    learning = taught(setup.model, setup.recipe.stages[0], ("image",))
+    moved = {name for name, p in setup.model.named_parameters() if not torch.equal(before[name], p)}
     if moved != learning:
         wrong, idle = _few(moved - learning), _few(learning - moved)
         raise Failed(f"stage {stage.name}: {wrong} moved but are not to learn; {idle} are to learn but did not move")
-    losses = [record["loss"] for record in read_records(result.out)]
+    losses = [record["loss"] for record in read_records(folder)]
     first, last = fmean(losses[:WINDOW]), fmean(losses[-WINDOW:])
     if not last < first:
         raise Failed(f"stage {stage.name}: the loss went from {first:.3f} to {last:.3f} in {STEPS} steps")
-    return f"{len(moved)} of {len(dict(before.named_parameters()))} tensors moved, loss {first:.2f} to {last:.2f}"
-
-
-def changed(before: Lmm, after: Lmm) -> set[str]:
-    """Names of the parameters whose values differ."""
-    old = dict(before.named_parameters())
-    return {name for name, new in after.named_parameters() if not torch.equal(old[name], new)}
+    return f"{len(moved)} of {len(before)} tensors moved, loss {first:.2f} to {last:.2f}"
 
 
 def _few(names: set[str]) -> str:
