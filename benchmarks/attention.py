@@ -66,10 +66,11 @@ def padded(q: Tensor, k: Tensor, v: Tensor, tree: Tree) -> Tensor:
         flat = torch.cat([torch.arange(a, b) for bucket in buckets for a, b in bucket])
         tree.memo["padded"] = [block(tree, bucket) for bucket in buckets], flat.argsort()
     blocks, order = tree.memo["padded"]
-    rows, flat = [], [x[0].transpose(0, 1) for x in (q, k, v)]
+    rows: list[Tensor] = []
+    sides = [x[0].transpose(0, 1) for x in (q, k, v)]
     for index, mask, cells in blocks:
-        a, b, c = (x[index].transpose(1, 2) for x in flat)
-        out = F.scaled_dot_product_attention(a, b, c, mask, enable_gqa=q.shape[1] != k.shape[1])
+        q_block, k_block, v_block = (x[index].transpose(1, 2) for x in sides)
+        out = F.scaled_dot_product_attention(q_block, k_block, v_block, mask, enable_gqa=q.shape[1] != k.shape[1])
         rows.append(out.transpose(1, 2).flatten(0, 1)[cells])
     return torch.cat(rows)[order][None]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 import transformers
-from omniform.weights.export import export_transformers
 from PIL import Image
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from omniform.data.tokenizer import HfTokenizer, open_tokenizer, train_tokenizer
 from omniform.encoders.clip import ClipVit
 from omniform.model import Lmm
 from omniform.spec import System
+from omniform.weights.export import export_transformers
 
 ENCODER = ClipVit(width=96, layers=4, heads=4, mlp_dim=192, patch=8, image=64)
 """A CLIP tower for 64-pixel pictures: 64 positions an image, in a class that transformers has too."""
@@ -53,7 +53,8 @@ def build(size: str) -> Pair:
     if size == "nano":
         documents = EasyVqa("train", limit=200)
         words = [s.text for d in documents for s in d.segments if isinstance(s, Text)]
-        tokenizer = train_tokenizer([system.prompt.system] * 200 + words, size=512)
+        # transformers wants an id for the placeholder: it is in the vocabulary, so that both heads are equally wide
+        tokenizer = train_tokenizer([system.prompt.system] * 200 + words, special=("<image>",), size=512)
         system = system.but({"backbone.vocab": tokenizer.size})
         ours = Lmm(system)
     else:
@@ -150,8 +151,24 @@ def peak_memory(module: str, arguments: argparse.Namespace) -> None:
         print(f"peak memory of {side}: {peak / 1024:.0f} MiB (process), {before / 1024:.0f} MiB before the work")
 
 
-def resident_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def measure_memory(pair: Pair, side: str, prepare: Callable[[], Callable[[], Any]]) -> None:
+    """Print resident KiB before the work and at its peak, with the other side's weights gone (Linux)."""
+    if side == "ours":
+        pair.peer = None
+    else:
+        pair.ours.backbone = None
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    work = prepare()
+    work(), work()
+    print(before, _status("VmHWM"))
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def arguments(default_questions: int) -> argparse.Namespace:

@@ -18,10 +18,10 @@ from benchmarks.common import (
     alternate,
     arguments,
     build,
+    measure_memory,
     peak_memory,
     questions,
     report,
-    resident_kib,
 )
 from omniform.data.document import Document
 from omniform.inference.engine import Engine
@@ -91,9 +91,7 @@ def main() -> None:
     documents = questions(images=args.questions // 8 + 2)[: args.questions]
     sides = {"ours": ours, "peer": peer}
     if args.only:
-        before = resident_kib()
-        sides[args.only](pair, documents)()
-        print(before, resident_kib())
+        measure_memory(pair, args.only, lambda: sides[args.only](pair, documents))
         return
     calls = [sides[s](pair, documents) for s in ("ours", "peer")]
     agree = same_answers(*(call() for call in calls))

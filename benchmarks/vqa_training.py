@@ -20,10 +20,10 @@ from benchmarks.common import (
     alternate,
     arguments,
     build,
+    measure_memory,
     peak_memory,
     questions,
     report,
-    resident_kib,
 )
 from omniform.data.document import Document
 from omniform.data.loader import ViewCache
@@ -81,10 +81,7 @@ def main() -> None:
     documents = questions(images=args.questions // 8 + 2)[: args.questions]
     sides = {"ours": ours, "peer": peer}
     if args.only:
-        before = resident_kib()
-        step = sides[args.only](pair, documents)
-        step(), step()
-        print(before, resident_kib())
+        measure_memory(pair, args.only, lambda: sides[args.only](pair, documents))
         return
     steps = [sides[s](pair, documents) for s in ("ours", "peer")]
     first = [step() for step in steps]
