@@ -7,9 +7,10 @@ follow from them. An impossible composition is refused when the `System` is made
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
+from omniform.change import change
 from omniform.frozen import FrozenMap
 from omniform.geometry import Grid, Hw, MediaSize, Plan
 from omniform.index import resolve, unknown
@@ -171,7 +172,7 @@ class Layout:
             or a release has another; a path within the release is allowed too.
         folders: sub-folders that are checkpoints of their own; keys read as "folder/key".
         architectures: what "architectures" in a release's config.json says, so that errors can tell whose it is.
-        transformers: class of transformers that computes the same, if there is one.
+        transformers: class of transformers that computes the same, for the sizes that fit it (`weights.export`).
     """
 
     rules: Rules
@@ -317,37 +318,6 @@ class System:
             published_params=FrozenMap(),
             variants=FrozenMap(),
         )
-
-
-def change(data: Any, path: str, value: Any) -> Any:
-    """A copy of nested frozen data with one dotted path replaced; tuples of named items are indexed by name.
-
-    Raises:
-        UnknownName: a step of the path does not exist; the nearest names are given.
-    """
-    head, _, rest = path.partition(".")
-    new = change(_step(data, head), rest, value) if rest else value
-    if is_dataclass(data) and not isinstance(data, type):
-        _step(data, head)
-        return replace(data, **{head: new})
-    if isinstance(data, Mapping):
-        return FrozenMap({**data, head: new})
-    at = [getattr(item, "name", None) for item in data].index(head)
-    return (*data[:at], new, *data[at + 1 :])
-
-
-def _step(data: Any, name: str) -> Any:
-    if is_dataclass(data) and not isinstance(data, type):
-        known: Mapping[str, Any] = {f.name: getattr(data, f.name) for f in fields(data)}
-    elif isinstance(data, Mapping):
-        known = data
-    elif isinstance(data, tuple):
-        known = {getattr(item, "name", str(i)): item for i, item in enumerate(data)}
-    else:
-        raise SpecError(f"cannot look for {name!r} inside {data!r}: it has no parts")
-    if name not in known:
-        raise unknown(f"entry of {type(data).__name__}", name, known)
-    return known[name]
 
 
 def _encoder(inputs: Mapping[str, Input], modality: str) -> Encoder:

@@ -17,6 +17,7 @@ PART_FOLDERS = ("views", "encoders", "connectors", "fusion", "backbones", "codec
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("frozen", "index"),
     ("geometry",),
+    ("change",),
     ("parts", "prompt"),
     ("spec",),
     ("batch", "attention"),
@@ -34,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Units of the package from the ground up; a unit imports its own layer and those below; `__init__` is free."""
 
 TORCH_FREE_UNITS = (
-    "frozen", "index", "geometry", "parts", "prompt", "spec", "serial", "survey", "facts", "catalogue", "cost",
+    "frozen", "index", "geometry", "change", "parts", "prompt", "spec", "serial", "survey", "facts", "catalogue", "cost",
     "systems", *PART_FOLDERS,
 )  # fmt: skip
 HEAVY = frozenset({"torch", "transformers", "torchvision", "peft", "accelerate", "safetensors", "numpy", "PIL"})

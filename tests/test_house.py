@@ -119,8 +119,8 @@ def test_late_and_early_imports_are_told_apart() -> None:
 @cache
 def system_names() -> list[str]:
     """Slugs and titles, the longest first."""
-    here = [name for slug in index.names("systems") for name in (slug, index.system(slug).title)]
-    return sorted({*here, *(row.slug for row in survey.rows())}, key=len, reverse=True)
+    here = [name.lower() for slug in index.names("systems") for name in (slug, index.system(slug).title)]
+    return sorted({*here, *(row.slug for row in survey.rows())}, key=lambda name: (-len(name), name))
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if house.unit(p) != "systems"], ids=short)
