@@ -77,7 +77,12 @@ SYSTEM = System(
         tune("recipe-1", "bunny-allava-1.3m", 256, 1e-4, 1e-5, 4096, "Bunny-v1.1-Llama-3-8B-V.md:65-94"),
         tune("recipe-2", "bunny-llava-allava-2m", 256, 1e-4, 1e-5, 4096, "Bunny-v1.1-Llama-3-8B-V.md:114-144", True),
     ),
-    layout=Layout(rules=MLP_RULES, named_in=NAMED_IN, architectures=("BunnyLlamaForCausalLM",)),
+    layout=Layout(
+        rules=MLP_RULES,
+        named_in=NAMED_IN,
+        architectures=("BunnyLlamaForCausalLM",),
+        transformers="LlavaForConditionalGeneration",
+    ),
     source=Source(
         paper="arXiv:2402.11530",
         code="BAAI-DCAI/Bunny@08273ac",

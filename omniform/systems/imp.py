@@ -81,7 +81,12 @@ SYSTEM = System(
             source="scripts/finetune_lora.sh:13-44, on 8 GPUs; dropout imp_llava/train/train.py:107-112",
         ),
     ),
-    layout=Layout(rules=MLP_RULES, named_in=NAMED_IN, architectures=("ImpForCausalLM",)),
+    layout=Layout(
+        rules=MLP_RULES,
+        named_in=NAMED_IN,
+        architectures=("ImpForCausalLM",),
+        transformers="LlavaForConditionalGeneration",
+    ),
     source=Source(
         paper="arXiv:2405.12107",
         code="MILVLG/imp@363a9bb",

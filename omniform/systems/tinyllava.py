@@ -126,6 +126,7 @@ SYSTEM = System(
             ("connector._connector.", CONNECTOR + "layers."),
         ),
         architectures=("TinyLlavaForConditionalGeneration",),
+        transformers="LlavaForConditionalGeneration",
     ),
     source=Source(
         paper="arXiv:2402.14289",

@@ -17,7 +17,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
@@ -114,7 +114,10 @@ def _misfits(image: Continuous) -> Iterator[str]:
 def _class(system: System) -> Any:
     if not system.layout.transformers:
         raise ExportError(f"{system.slug} cannot be exported: transformers has no class for it (Layout.transformers)")
-    return getattr(transformers, system.layout.transformers)
+    kind = getattr(transformers, system.layout.transformers, None)
+    if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel):
+        raise ExportError(f"{system.slug}: transformers {transformers.__version__} has no {system.layout.transformers}")
+    return kind
 
 
 # --- configuration -----------------------------------------------------------------------------------------------
