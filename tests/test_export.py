@@ -79,8 +79,8 @@ class Pair:
 
 HEAD = r"transformers has no place for backbone\.lm\.lm_head\.bias"
 REFUSED = {
-    "bunny": "S2", "bunny:v1.1-4b": "S2", "imp": HEAD, "imp:3b-196": HEAD, "tinyllava": HEAD, "tinyllava:phi-2-base": HEAD,
-    "tinyllava:gemma-2b": "GemmaModule",
+    "bunny": "S2", "bunny:v1.1-4b": "S2", "imp": HEAD, "imp:3b-196": HEAD, "tinyllava": HEAD,
+    "tinyllava:phi-2-base": HEAD, "tinyllava:gemma-2b": "GemmaModule",
 }  # fmt: skip
 
 
