@@ -54,7 +54,8 @@ def build(size: str) -> Pair:
         documents = EasyVqa("train", limit=200)
         words = [s.text for d in documents for s in d.segments if isinstance(s, Text)]
         # transformers wants an id for the placeholder: it is in the vocabulary, so that both heads are equally wide
-        tokenizer = train_tokenizer([system.prompt.system] * 200 + words, special=("<image>",), size=512)
+        prompt = [system.prompt.system, system.prompt.user, system.prompt.header] * 100
+        tokenizer = train_tokenizer(prompt + words, special=("<image>",), size=1024)
         system = system.but({"backbone.vocab": tokenizer.size})
         ours = Lmm(system)
     else:
