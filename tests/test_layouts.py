@@ -21,7 +21,8 @@ def disagreements(system, held):
     """What the manifest and the system do not share, in the release's words."""
     ours = needed(system)
     mapped = {place: layout.key_at(place, system) for place in held}
-    extra = [str(p) for p, name in mapped.items() if name not in ours.shapes and name not in ours.aliases]
+    known = {*ours.shapes, *ours.aliases}
+    extra = [str(p) for p, name in mapped.items() if name not in known and not p.key.endswith(layout.BUFFERS)]
     shapes = [str(p) for p, name in mapped.items() if held[p] != ours.shapes.get(name, held[p])]
     places = {name: layout.place_of(name, system) for name in ours.shapes}
     told = {place.repository for place in held}
