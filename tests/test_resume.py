@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import random
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from omniform.training.plain import RecipeError
 from omniform.training.recipe import Recipe, resolve_recipe
 from omniform.training.report import Quiet
 from omniform.training.run import RunResult, run_recipe, train
+from omniform.training.trainer import Stopped
 from omniform.weights.layout import CheckpointError
 
 DATA: dict[str, Any] = {
@@ -243,6 +245,26 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(
     assert [p.name for p in sorted((tmp_path / "run/checkpoints").iterdir())] == ["0-00000002", "0-00000004"]
     assert read_checkpoint(checkpoints(tmp_path / "run")[-1]).state["step"] == 4
     monkeypatch.undo()
+    resumed = quiet(tmp_path / "run")
+    for key, tensor in undisturbed.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[key]), key
+
+
+def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_first(tmp_path: Path, undisturbed: RunResult):
+    class Asking(Quiet):
+        left = 3
+
+        def advance(self, step: int) -> None:
+            self.left -= 1
+            if not self.left:
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match=r"stopped after step 3 of stage 'pretrain'; the same command goes on there"):
+        train(recipe(), tmp_path / "run", report=Asking(), device="cpu")
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert checkpoints(tmp_path / "run")[-1].name == "0-00000003"
     resumed = quiet(tmp_path / "run")
     for key, tensor in undisturbed.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[key]), key

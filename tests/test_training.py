@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from omniform import index
@@ -22,7 +25,7 @@ from omniform.training.lora import adapted_weights, inject, merge
 from omniform.training.optimizer import make_optimizer
 from omniform.training.plain import RecipeError
 from omniform.training.recipe import Recipe, resolve_recipe
-from omniform.training.report import Quiet
+from omniform.training.report import Quiet, console_report
 from omniform.training.run import train
 from omniform.training.schedule import factor
 from omniform.training.setup import Setup, grow_vocab, set_up
@@ -273,6 +276,26 @@ def test_a_run_leaves_metrics_pictures_and_a_model(tmp_path: Path):
     assert len(list((tmp_path / "run/events").iterdir())) == 2
     assert [p.name for p in sorted((tmp_path / "run/checkpoints").iterdir())] == ["1-00000000", "2-00000000"]
     assert result.model_path.is_dir() and (tmp_path / "run/tokenizer/tokenizer.json").is_file()
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path):
+    page = io.StringIO()
+    report = console_report(Console(file=page, width=200))
+    train(tiny("llava-1.5", "stages.finetune.lr_scale=2"), tmp_path / "run", report=report)
+    lines = page.getvalue().splitlines()
+    number = r"[\d,]+"
+    shape = rf"finetune 3/3  loss \d\.\d{{4}}  lr 5\.0e-04  {number} documents/s  {number} positions/s  ETA 0:00:00"
+    assert len(lines) == 2 and re.fullmatch(shape, lines[1])
+    train(tiny("llava-1.5", "stages.finetune.lr_scale=2"), tmp_path / "run", report=report)
+    assert page.getvalue().splitlines()[2].endswith("run: all stages are done")
+
+
+def test_progress_is_a_bar_in_a_terminal(tmp_path: Path):
+    page = io.StringIO()
+    report = console_report(Console(file=page, width=200, force_terminal=True))
+    train(tiny(), tmp_path / "run", report=report)
+    text = page.getvalue()
+    assert "pretrain" in text and "3/3" in text and "documents/s" in text and "ETA" in text
 
 
 def test_documents_with_bad_media_stop_the_run_or_are_counted(tmp_path: Path):

@@ -11,6 +11,7 @@ from torch import nn
 from omniform.model import Lmm
 from omniform.spec import MODALITIES, Learn, Shared
 from omniform.training.lora import adapted_weights, inject, merge
+from omniform.training.plain import RecipeError
 from omniform.training.stages import StageRun
 
 
@@ -37,7 +38,7 @@ def start_learning(model: Lmm, stage: StageRun) -> Learning:
     Parts that do not learn are in evaluation mode, so that their statistics stand still too.
 
     Raises:
-        ValueError: two entries of the stage name the same parameter.
+        RecipeError: two entries of the stage name the same parameter.
     """
     groups = [(_known(item.lr), parameters_that_learn(model, stage, item)) for item in stage.learn]
     parts = [item.part for item in stage.learn]
@@ -105,5 +106,5 @@ def _check_disjoint(stage: StageRun, groups: Sequence[tuple[float, Mapping[str, 
     for _, group in groups:
         for name, parameter in group.items():
             if id(parameter) in seen:
-                raise ValueError(f"stage {stage.name!r}: two entries of learn name {name}; leave it to one of them")
+                raise RecipeError(f"stage {stage.name!r}: two entries of learn name {name}; leave it to one of them")
             seen.add(id(parameter))

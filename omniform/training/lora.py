@@ -8,6 +8,7 @@ from torch import nn
 
 from omniform.model import Lmm
 from omniform.spec import Lora
+from omniform.training.plain import RecipeError
 
 BASE = ".base_layer."
 """What peft puts into the names of weights that are adapted."""
@@ -17,14 +18,14 @@ def inject(model: Lmm, lora: Lora) -> dict[str, nn.Parameter]:
     """Put adapters on all linear layers of a part except the output head; gives the adapters' parameters by name.
 
     Raises:
-        ValueError: the part has no linear layers.
+        RecipeError: the part has no linear layers.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     root = model.part(lora.part)
     names = list(_layers(model, lora.part))
     if not names:
-        raise ValueError(f"lora on {lora.part}: {type(root).__name__} has no linear layers; choose another part")
+        raise RecipeError(f"lora on {lora.part}: {type(root).__name__} has no linear layers; choose another part")
     options: dict[str, Any] = {"lora_alpha": lora.alpha, "lora_dropout": lora.dropout}  # typed int, but used as a float
     config = LoraConfig(r=lora.rank, target_modules=names, bias="none", **options)
     inject_adapter_in_model(config, root)

@@ -20,7 +20,7 @@ class Record:
         number: number of the stage in the run.
         step: steps of the stage done so far.
         overall: steps of the run done so far.
-        lr: learning rate as a fraction of each part's peak.
+        lr: learning rate of the part that learns fastest.
         grad_norm: global norm before clipping.
         documents, positions: done so far in the run.
         seconds: time spent so far in the run, over all resumptions.

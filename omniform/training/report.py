@@ -45,7 +45,7 @@ def console_report(console: Console | None = None) -> Report:
 def summary(record: Record) -> str:
     """The numbers of a record that people watch."""
     return (
-        f"loss {record.loss:.4f}  lr x{record.lr:.2f}  {record.documents_per_s:,.0f} documents/s  "
+        f"loss {record.loss:.4f}  lr {record.lr:.1e}  {record.documents_per_s:,.0f} documents/s  "
         f"{record.positions_per_s:,.0f} positions/s"
     )
 

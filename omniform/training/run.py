@@ -102,7 +102,7 @@ def train(
         setup = _set_up(folder, recipe)
         _check_same(start, setup, folder)
         if start:
-            report.say(f"{folder}: goes on {_place(RunState.of(start.state), recipe)}")
+            report.say(f"{folder}: {_place(RunState.of(start.state), recipe)}")
         with _stop_signals() as stopping:
             where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             trainer = Trainer(setup, folder, report, where, stopping, system_digest(setup))
@@ -189,8 +189,8 @@ def _finish(folder: Path, setup: Setup) -> None:
 
 def _place(state: RunState, recipe: Recipe) -> str:
     if state.stage == len(recipe.stages):
-        return "nowhere: all stages are done"
-    return f"at stage {recipe.stages[state.stage].name!r}, step {state.step}"
+        return "all stages are done"
+    return f"goes on at stage {recipe.stages[state.stage].name!r}, step {state.step}"
 
 
 def _left_out(state: RunState) -> Iterator[str]:

@@ -22,6 +22,7 @@ from omniform.model import Lmm
 from omniform.prompt import Prompt
 from omniform.spec import System
 from omniform.training.freeze import prefixes
+from omniform.training.plain import RecipeError
 from omniform.training.recipe import Recipe
 from omniform.training.weights import load_parts, source_path
 from omniform.weights.layout import CheckpointError
@@ -139,7 +140,7 @@ def _model(recipe: Recipe, tokenizer: HfTokenizer, added: int) -> Lmm:
     if added:
         grow_vocab(model, tokenizer.size, added)
     elif tokenizer.size > model.system.backbone.vocab:
-        raise ValueError(
+        raise RecipeError(
             f"the tokenizer has {tokenizer.size} tokens, the released backbone {model.system.backbone.vocab}; "
             "they do not belong together"
         )

@@ -203,7 +203,7 @@ class _StageLoop:
         record = Record(
             stage=self.stage.name, number=state.stage, step=state.step, overall=state.overall,
             loss=window.loss / window.steps, grad_norm=window.grad_norm / window.steps,
-            lr=factor(self.stage.schedule, state.step - 1, self.total, self.stage.warmup),
+            lr=max(group["lr"] for group in self.optimizer.param_groups),
             documents=state.documents, positions=state.positions, seconds=state.seconds,
             documents_per_s=window.documents / seconds, positions_per_s=window.positions / seconds,
         )  # fmt: skip
