@@ -32,9 +32,21 @@ class Tree:
     """Who attends to whom in a flat sequence: a position sees itself, what precedes it in its node, and its ancestors.
 
     Nodes of one root are consecutive and parents come before children.
+
+    Raises:
+        ValueError: nodes leave out or repeat positions, or continue a node that is not of their root.
     """
 
     nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        taken, root = 0, -1
+        for i, (start, stop, parent) in enumerate(self.nodes):
+            if start != taken or stop < start:
+                raise ValueError(f"node {i} covers {start} to {stop}, but must start at {taken}, where the last ended")
+            if parent >= 0 and not root <= parent < i:
+                raise ValueError(f"node {i} continues node {parent}, but its document has nodes {root} to {i - 1}")
+            taken, root = stop, root if parent >= 0 else i
 
     @staticmethod
     def of(lengths: Sequence[int]) -> Tree:

@@ -62,6 +62,15 @@ def test_the_mask_of_a_tree():
     assert Tree.of([2, 3]) == Tree((Node(0, 2), Node(2, 5)))
 
 
+def test_trees_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="node 1 covers 4 to 6, but must start at 3, where the last ended"):
+        Tree((Node(0, 3), Node(4, 6)))
+    with pytest.raises(ValueError, match="node 2 continues node 0, but its document has nodes 1 to 1"):
+        Tree((Node(0, 3), Node(3, 5), Node(5, 6, 0)))
+    with pytest.raises(ValueError, match="node 1 continues node 1, but its document has nodes 0 to 0"):
+        Tree((Node(0, 3), Node(3, 5, 1)))
+
+
 def test_the_window_of_a_tree_counts_along_the_chain():
     assert TREE.mask(window=2)[8].nonzero().flatten().tolist() == [7, 8]
     assert TREE.mask(window=3)[6].nonzero().flatten().tolist() == [3, 4, 6]

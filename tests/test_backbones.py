@@ -253,15 +253,18 @@ def test_padded_rows_decode_like_single_ones(name, left):
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
 @pytest.mark.parametrize("name", TINY_NAMED)
 def test_checkpointed_layers_see_the_tree_again(name):
+    """Two forward passes before their backward passes: each recomputation needs its own tree."""
     module = build(TINY_NAMED[name]).train()
-    tree = Tree.of([5, 9, 4])
     embeds = module.embed(torch.randint(0, 128, (18,))).detach().requires_grad_()
 
     def gradient():
-        module(embeds, tree.depth, tree).square().sum().backward()
+        trees = Tree.of([5, 9, 4]), Tree.of([11, 7])
+        sums = [module(embeds, tree.depth, tree).square().sum() for tree in trees]
+        for total in sums:
+            total.backward()
         found, embeds.grad = embeds.grad, None
         return found
 
     expected = gradient()
     module.lm.gradient_checkpointing_enable({"use_reentrant": False})
-    assert torch.allclose(gradient(), expected, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(gradient(), expected, rtol=1e-4, atol=1e-5)

@@ -17,7 +17,8 @@ from omniform.batch import Tree
 class DecoderModule(nn.Module):
     """A language model whose embedding, trunk and head are called one by one.
 
-    The transformers model is `lm`; it is never edited, and `lm.state_dict()` is the plain language model.
+    The transformers model is `lm`; `lm.state_dict()` is the plain language model. Where its own layers would lose the
+    tree, a subclass gives them a class that does not; weights and their names stay.
     """
 
     def __init__(self, spec: Decoder) -> None:
@@ -50,7 +51,13 @@ class DecoderModule(nn.Module):
         mask: Float[Tensor, "rows 1 new keys"] | None,
         cache: DynamicCache,
     ) -> Float[Tensor, "rows new dim"]:
-        """Hidden states of new positions on top of a cache; `mask` is additive over all cached and new keys."""
+        """Hidden states of new positions on top of a cache.
+
+        Args:
+            mask: additive over all cached and new keys, 0 where one is seen; every query must see one, padding too.
+                None: the last position sees all of them, the one before all but one ...
+            cache: made without a configuration, so that layers with a window keep all keys; attention applies it.
+        """
         return self.lm.base_model(
             inputs_embeds=embeds, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
         ).last_hidden_state

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from omniform.backbones.decoder import KEYS, Decoder, Linears
 from omniform.frozen import FrozenMap
@@ -18,9 +20,7 @@ class GptNeoX(Decoder):
 
     abstract = False
     model_type = "gpt_neox"
-    keys = FrozenMap(
-        {f: k for f, k in KEYS.items() if f != "kv_heads"}, norm_eps="layer_norm_eps", parallel="use_parallel_residual"
-    )
+    keys = FrozenMap({f: k for f, k in KEYS.items() if f != "kv_heads"}, norm_eps="layer_norm_eps")
     rope_keys = ("rotary_emb_base", "rotary_pct")
     fixed = FrozenMap(hidden_act="gelu", attention_bias=True, hidden_dropout=0.0)
     assumed = FrozenMap(dim=6144, layers=44, heads=64, mlp_dim=24576, vocab=50432, context=2048)
@@ -37,6 +37,13 @@ class GptNeoX(Decoder):
 
     def linears(self) -> Linears:
         return {**super().linears(), "qkv": [(self.dim, 3 * self.dim)]}
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "use_parallel_residual": self.parallel}
+
+    @classmethod
+    def fields_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super().fields_of(config), "parallel": config.get("use_parallel_residual", cls.parallel)}
 
 
 REDPAJAMA_3B = GptNeoX(

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+from transformers.models.stablelm.modeling_stablelm import StableLmDecoderLayer
+
 from omniform.backbones.decoder_module import DecoderModule
 from omniform.backbones.stablelm import StableLm
 
 
+class TreeStableLmLayer(StableLmDecoderLayer):
+    """The same layer, handing keyword arguments on to its attention; transformers' own (5.17 to 5.23) does not."""
+
+    post_attention_layernorm: Any  # optional there, for parallel blocks
+
+    def forward(self, hidden_states: Tensor, **arguments: Any) -> Tensor:  # type: ignore[override]  # all handed on
+        attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **arguments)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
+
+
 class StableLmModule(DecoderModule):
-    """transformers' layer keeps keyword arguments from its attention (`StableLmDecoderLayer.forward`, 5.17 to 5.23):
-    two hooks hand the tree on, also when a checkpointed layer runs again."""
+    """StableLM whose layers know the tree; no state is kept between calls, so checkpointed layers may run again."""
 
     def __init__(self, spec: StableLm) -> None:
         super().__init__(spec)
         for layer in self.lm.base_model.layers:
-            layer.register_forward_pre_hook(_keep_tree, with_kwargs=True)
-            layer.self_attn.register_forward_pre_hook(_give_tree, with_kwargs=True)
-
-
-def _keep_tree(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    layer.self_attn.tree = kwargs.get("tree")
-
-
-def _give_tree(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return args, {**kwargs, "tree": attention.tree}
+            layer.__class__ = TreeStableLmLayer
