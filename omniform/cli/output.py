@@ -64,3 +64,11 @@ def count(number: float) -> str:
         if abs(number) >= size:
             return f"{number / size:.{1 if abs(number) < 100 * size else 0}f} {unit}"
     return f"{number:g}"
+
+
+def memory_size(number: float) -> str:
+    """A size in binary units: 378535936 -> "361 MiB"."""
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if number >= size:
+            return f"{number / size:.{1 if number < 100 * size else 0}f} {unit}"
+    return f"{number:g} B"

@@ -15,7 +15,7 @@ class SpliceModule(nn.Module):
         super().__init__()
 
     def forward(
-        self, embeds: Float[Tensor, "n dim"], rows: Float[Tensor, "rows dim"], at: Int[Tensor, " rows"]
+        self, embeds: Float[Tensor, "n dim"], rows: Float[Tensor, "rows dim"], at: Int[Tensor, " places"]
     ) -> Float[Tensor, "n dim"]:
         if len(rows) != len(at):
             raise ValueError(

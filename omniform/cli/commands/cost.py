@@ -1,0 +1,106 @@
+"""`omniform cost`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from omniform.geometry import MediaSize
+
+FORMS = {
+    "image": (r"(\d+)x(\d+)", "WIDTHxHEIGHT, such as 640x480"),
+    "video": (r"(\d+)x(\d+)x(\d+)", "WIDTHxHEIGHTxFRAMES, such as 640x480x16"),
+}
+
+
+def command(
+    system: Annotated[str, typer.Argument(help="Name of a system, or name:variant.", show_default=False)],
+    image: Annotated[
+        list[str] | None, typer.Option(metavar="WxH", help="Size of a picture; may be given again.")
+    ] = None,
+    video: Annotated[
+        list[str] | None, typer.Option(metavar="WxHxF", help="Size and frames of a video; may be given again.")
+    ] = None,
+    text: Annotated[int, typer.Option(min=1, help="Tokens of text beside the media.")] = 128,
+    documents: Annotated[int, typer.Option(min=1, help="Documents in memory at once in training.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+) -> None:
+    """Reckon positions, FLOPs and memory.
+
+    Of one document with media of the given sizes; without any, of one picture of the encoder's own size.
+    """
+    from omniform import cost, index
+    from omniform.cli.output import print_json
+
+    sized = index.system(system)
+    media = [*_sizes("image", image or ()), *_sizes("video", video or ())] or _default(sized)
+    found = cost.cost(sized, media, text, documents=documents).as_dict()
+    if json:
+        print_json(found)
+    else:
+        _show(found, text, documents)
+
+
+def _sizes(modality: str, given: Iterable[str]) -> list[tuple[str, MediaSize]]:
+    """ "640x480" and "640x480x16" as sizes."""
+    from omniform.geometry import SpecError
+
+    pattern, form = FORMS[modality]
+    found = []
+    for words in given:
+        match = re.fullmatch(pattern, words.strip().lower())
+        if not match:
+            raise SpecError(f"--{modality} {words}: give {form}")
+        found.append((modality, _size(*map(int, match.groups()))))
+    return found
+
+
+def _size(width: int, height: int, frames: int = 1) -> MediaSize:
+    from omniform.geometry import MediaSize
+
+    return MediaSize(width=width, height=height, frames=frames)
+
+
+def _default(system: Any) -> list[tuple[str, MediaSize]]:
+    """One picture of the encoder's own size, if the system reads pictures."""
+    if "image" not in system.inputs:
+        return []
+    height, width = system.continuous("image").encoder.size
+    return [("image", _size(width, height))]
+
+
+def _show(found: dict[str, Any], text: int, documents: int) -> None:
+    from omniform.cli.output import count, memory_size, print_pairs
+
+    blocks: dict[str, dict[str, str]] = {
+        "Parameters": {part: count(number) for part, number in found["parameters"].items()},
+        "Positions": {**dict(map(_medium, found["media"])), "text": f"{text:,}", "total": f"{found['positions']:,}"},
+        "Reading the document": {p: f"{count(n)}FLOPs" for p, n in found["prefill_flops"].items()},
+        "Answering": {
+            "each token": f"{count(found['decode_flops'])}FLOPs",
+            "keys and values": f"{memory_size(found['kv_cache_bytes'])} in bfloat16",
+        },
+        f"Memory to train, {documents} document{'s'[: documents > 1]} at once, float32": {
+            stage: _memory(memory) for stage, memory in found["training"].items()
+        },
+    }
+    for number, (name, pairs) in enumerate(blocks.items()):
+        print(f"{chr(10) * bool(number)}{name}")
+        print_pairs(pairs, indent=2)
+
+
+def _medium(medium: dict[str, Any]) -> tuple[str, str]:
+    size = f"{medium['width']} x {medium['height']}" + (f" x {medium['frames']}" if medium["frames"] > 1 else "")
+    views = f"{medium['views']} view{'s'[: medium['views'] > 1]}"
+    return f"{medium['modality']} {size}", f"{medium['positions']:,} in {views}"
+
+
+def _memory(memory: Any) -> str:
+    from omniform.cli.output import memory_size
+
+    parts = ", ".join(f"{name} {memory_size(number)}" for name, number in memory.items() if name != "total")
+    return f"{memory_size(memory['total'])} ({parts})"

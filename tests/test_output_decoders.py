@@ -1,0 +1,84 @@
+"""What every output decoder must do: a loss that sums over learned items, and gradients into what it reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from omniform import index
+from omniform.batch import Batch, Loss, Tree
+from omniform.decoders.text import Text
+from omniform.parts import OutputDecoder
+
+EXAMPLES: tuple[OutputDecoder, ...] = (Text(),)
+BACKBONE = index.system("llava-1.5").shrunk("tiny").backbone
+
+
+def case(weights: list[float]) -> tuple[Any, Tensor, Batch]:
+    """A backbone, hidden states of seven positions, and a batch that learns at three of them."""
+    torch.manual_seed(0)
+    batch = Batch(
+        ids=torch.arange(7), positions=torch.arange(7), tree=Tree.of([7]), predict_at=torch.tensor([1, 4, 4]),
+        targets=torch.tensor([5, 9, 11]), weights=torch.tensor(weights),
+    )  # fmt: skip
+    return BACKBONE.build(), torch.randn(7, BACKBONE.dim, requires_grad=True), batch
+
+
+def test_every_decoder_has_an_example() -> None:
+    assert {type(e).__name__ for e in EXAMPLES} == set(index.declarations("decoders"))
+
+
+@pytest.mark.parametrize("spec", EXAMPLES, ids=repr)
+def test_contract(spec: OutputDecoder) -> None:
+    backbone, hidden, batch = case([1.0, 1.0, 2.0])
+    decoder = spec.build()
+    assert spec.form in ("text", "continuous", "discrete")
+    loss = decoder.loss(backbone, hidden, batch)
+    assert isinstance(loss, Loss)
+    assert loss.total.shape == loss.weight.shape == ()
+    assert torch.isfinite(loss.total) and loss.weight == 4
+    assert torch.equal(loss.mean, loss.total / 4)
+    loss.total.backward()
+    moved = hidden.grad.abs().sum(-1) > 0  # type: ignore[union-attr]
+    assert moved.tolist() == [False, True, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("spec", EXAMPLES, ids=repr)
+def test_losses_add_up(spec: OutputDecoder) -> None:
+    backbone, hidden, batch = case([1.0, 1.0, 2.0])
+    decoder = spec.build()
+    whole = decoder.loss(backbone, hidden, batch)
+    parts = [
+        decoder.loss(
+            backbone, hidden,
+            replace(batch, predict_at=batch.predict_at[k], targets=batch.targets[k], weights=batch.weights[k]),
+        )
+        for k in (slice(0, 1), slice(1, 3))
+    ]  # fmt: skip
+    assert torch.allclose(sum(p.total for p in parts), whole.total, rtol=1e-6)  # type: ignore[arg-type]
+    assert sum(float(p.weight) for p in parts) == float(whole.weight)
+
+
+def test_text_is_weighted_cross_entropy() -> None:
+    backbone, hidden, batch = case([0.5, 1.0, 2.0])
+    loss = Text().build().loss(backbone, hidden, batch)
+    logits = backbone.logits(hidden)[batch.predict_at]
+    expected = (F.cross_entropy(logits, batch.targets, reduction="none") * batch.weights).sum()
+    assert torch.allclose(loss.total, expected, rtol=1e-6)
+    assert loss.weight == 3.5
+
+
+def test_a_batch_that_teaches_nothing_costs_nothing() -> None:
+    backbone, hidden, batch = case([1.0, 1.0, 1.0])
+    nothing = torch.empty(0, dtype=torch.long)
+    loss = (
+        Text()
+        .build()
+        .loss(backbone, hidden, replace(batch, predict_at=nothing, targets=nothing, weights=torch.empty(0)))
+    )
+    assert (loss.total.item(), loss.weight.item()) == (0.0, 0.0)
