@@ -1,7 +1,6 @@
 """Choosing the next token: every step against numbers worked out by hand, and against transformers' processors."""
 
 import math
-from random import Random
 
 import pytest
 import torch
@@ -19,14 +18,19 @@ from omniform.inference.sampling import (
     SamplingError,
     choose,
     draw,
+    noise,
     penalised,
-    probabilities,
+    shaped,
     top_k,
     top_p,
 )
 
 PROBS = torch.tensor([[0.1, 0.4, 0.05, 0.3, 0.15]])
 SCORES = PROBS.log()
+
+
+def random():
+    return torch.Generator().manual_seed(0)
 
 
 def kept(scores):
@@ -51,16 +55,16 @@ def test_top_k_keeps_the_k_highest(k, left):
 
 
 def test_top_k_beyond_the_vocabulary_keeps_all():
-    assert torch.equal(probabilities(SCORES, GenerationConfig(temperature=1, top_k=99)), SCORES.softmax(-1))
+    assert torch.allclose(shaped(SCORES, GenerationConfig(temperature=1, top_k=99)).softmax(-1), PROBS)
 
 
 def test_temperature_sharpens():
     expected = PROBS**2 / (PROBS**2).sum()
-    assert torch.allclose(probabilities(SCORES, GenerationConfig(temperature=0.5)), expected, atol=1e-7)
+    assert torch.allclose(shaped(SCORES, GenerationConfig(temperature=0.5)).softmax(-1), expected, atol=1e-7)
 
 
 def test_the_smallest_temperatures_are_greedy():
-    assert probabilities(SCORES, GenerationConfig(temperature=1e-37)).tolist() == [[0, 1, 0, 0, 0]]
+    assert shaped(SCORES, GenerationConfig(temperature=1e-37)).softmax(-1).tolist() == [[0, 1, 0, 0, 0]]
 
 
 def test_penalty_divides_positive_and_multiplies_negative_logits():
@@ -69,23 +73,38 @@ def test_penalty_divides_positive_and_multiplies_negative_logits():
     assert penalised(logits, seen, 2.0).tolist() == [[1.0, -4.0, 4.0, -4.0]]
 
 
-@pytest.mark.parametrize(
-    ("uniform", "token"), [(0.0, 0), (0.0999, 0), (0.1001, 1), (0.4999, 1), (0.5001, 2), (0.5501, 3), (0.9999, 4)]
-)
-def test_draw_goes_along_the_cumulated_probabilities(uniform, token):
-    assert draw(PROBS, [uniform]).tolist() == [token]
+def test_draw_takes_the_shortest_wait_at_the_rates_of_the_probabilities():
+    # waits 1 / p would all end at once; the third is made shorter
+    assert draw(SCORES, PROBS * torch.tensor([1, 1, 0.9, 1, 1])).tolist() == [2]
 
 
 def test_draw_never_takes_what_has_no_probability():
-    probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).expand(4, 5)
-    assert draw(probs, [0.0, 0.5, 0.4999999, 1 - 2**-53]).tolist() == [1, 3, 1, 3]
+    scores = torch.tensor([[0.0, float("-inf")]]).expand(1000, 2)
+    assert draw(scores, noise([random()] * 1000, 2)).sum() == 0
+
+
+def test_noise_is_exponential():
+    waits = noise([random()], 100000)
+    assert waits.mean().item() == pytest.approx(1, abs=0.02)
+    assert (waits > 1).float().mean().item() == pytest.approx(math.exp(-1), abs=0.01)
+
+
+def test_rounding_at_the_rim_of_top_p_does_not_change_the_choice():
+    config = GenerationConfig(temperature=1, top_p=0.7, seed=1)  # the mass of tokens 1 and 3 is 0.7
+    choices = []
+    for scores in (SCORES + torch.tensor([0, 1e-6, 0, 0, 0]), SCORES - torch.tensor([0, 1e-6, 0, 0, 0])):
+        choices.append(choose(scores.expand(1000, 5), config, [config.random("")] * 1000)[0])
+    assert kept(shaped(SCORES + torch.tensor([0, 1e-6, 0, 0, 0]), config)) == [1, 3]
+    assert kept(shaped(SCORES - torch.tensor([0, 1e-6, 0, 0, 0]), config)) == [1, 3, 4]
+    same = choices[0] == choices[1]
+    assert (choices[1][~same] == 4).all()  # only where the token at the rim itself is chosen
 
 
 def test_sampled_frequencies_are_the_probabilities():
     config = GenerationConfig(temperature=0.7, top_p=0.9, seed=3)
-    expected = probabilities(SCORES, config)[0]
-    random, count = config.random("a document"), 20000
-    tokens, _ = choose(SCORES.expand(count, 5), config, [random] * count)
+    expected = shaped(SCORES, config).softmax(-1)[0]
+    count = 20000
+    tokens, _ = choose(SCORES.expand(count, 5), config, [config.random("a document")] * count)
     frequencies = torch.bincount(tokens, minlength=5) / count
     assert expected[2] == 0 and frequencies[2] == 0
     # three standard deviations of a frequency are at most 3 * sqrt(0.25 / 20000) = 0.0106
@@ -93,22 +112,21 @@ def test_sampled_frequencies_are_the_probabilities():
 
 
 def test_greedy_takes_the_likeliest_and_gives_its_log_probability():
-    tokens, log_probs = choose(SCORES + 3, GenerationConfig(), [Random(0)])
+    tokens, log_probs = choose(SCORES + 3, GenerationConfig(), [random()])
     assert tokens.tolist() == [1]
     assert log_probs.item() == pytest.approx(math.log(0.4), abs=1e-6)
 
 
 def test_log_probabilities_are_the_models_own():
     config = GenerationConfig(temperature=0.1, top_k=1, repetition_penalty=2.0)
-    tokens, log_probs = choose(SCORES, config, [Random(0)], seen=torch.zeros(1, 5, dtype=torch.bool))
+    tokens, log_probs = choose(SCORES, config, [random()], seen=torch.zeros(1, 5, dtype=torch.bool))
     assert tokens.tolist() == [1]
     assert log_probs.item() == pytest.approx(math.log(0.4), abs=1e-6)
 
 
 def test_banned_ids_are_never_chosen():
-    assert choose(SCORES, GenerationConfig(), [Random(0)], banned=[1])[0].tolist() == [3]
-    random = Random(0)
-    tokens, _ = choose(SCORES.expand(500, 5), GenerationConfig(temperature=2), [random] * 500, banned=[1, 3])
+    assert choose(SCORES, GenerationConfig(), [random()], banned=[1])[0].tolist() == [3]
+    tokens, _ = choose(SCORES.expand(500, 5), GenerationConfig(temperature=2), [random()] * 500, banned=[1, 3])
     assert set(tokens.tolist()) == {0, 2, 4}
 
 
@@ -122,10 +140,10 @@ def test_a_row_does_not_depend_on_the_other_rows():
 
 def test_random_numbers_are_those_of_seed_and_document():
     config = GenerationConfig(seed=1)
-    first = config.random("a").random()
-    assert config.random("a").random() == first
-    assert config.random("b").random() != first
-    assert GenerationConfig(seed=2).random("a").random() != first
+    first = noise([config.random("a")], 9)
+    assert torch.equal(noise([config.random("a")], 9), first)
+    assert not torch.equal(noise([config.random("b")], 9), first)
+    assert not torch.equal(noise([GenerationConfig(seed=2).random("a")], 9), first)
 
 
 def test_steps_are_those_of_transformers():
@@ -144,7 +162,7 @@ def test_steps_are_those_of_transformers():
     expected = theirs(words, logits.clone()).softmax(-1)
     seen = torch.zeros(3, 40, dtype=torch.bool).scatter(1, words, True)
     scores = penalised(logits, seen, 1.3).index_fill(1, torch.tensor([4, 5]), float("-inf"))
-    assert torch.allclose(probabilities(scores, config), expected, atol=1e-7)
+    assert torch.allclose(shaped(scores, config).softmax(-1), expected, atol=1e-7)
     assert ((expected > 0).sum(-1) < 12).any()  # top-p had something to do
 
 

@@ -27,7 +27,7 @@ MOST_SLOTS = 16
 """Rows of a block at most: their keys stand side by side, so each row's attention runs over all of them."""
 SLACK = 1.25
 """Cells of a step at most, for each row: blocks hold as many rows as keep the empty cells below that."""
-SPARE_STEPS = 16
+SPARE_STEPS = 4
 """Steps for which a new block has room before its buffers grow."""
 
 

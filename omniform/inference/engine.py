@@ -45,7 +45,7 @@ class Engine:
         positions: of one batch at most, shared media counted once.
     """
 
-    def __init__(self, model: Lmm, processor: Processor, *, positions: int = 4096) -> None:
+    def __init__(self, model: Lmm, processor: Processor, *, positions: int = 8192) -> None:
         self.model = model.eval()
         self.processor = processor
         self.positions = positions

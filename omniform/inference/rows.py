@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from random import Random
 from typing import Literal, TypeAlias
 
 import numpy as np
+import torch
 
 from omniform.data.document import Segment, Text
 from omniform.data.processor import Ids, Sample
@@ -74,7 +74,7 @@ class Row:
     """
 
     sample: Sample
-    random: Random
+    random: torch.Generator
     writer: TextWriter
     ending: Ending
     limit: int

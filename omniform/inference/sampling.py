@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
+from hashlib import sha256
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,15 +58,16 @@ class GenerationConfig:
             if not holds:
                 raise SamplingError(f"{name} is {getattr(self, name)!r}, but must be {fits}")
 
-    def random(self, document: str) -> Random:
-        """The random numbers of one document's answer: the same alone and in any batch."""
-        return Random(f"{self.seed}/{document}")
+    def random(self, document: str) -> torch.Generator:
+        """The random numbers of one document's answer: the same alone, in any batch, and on any device."""
+        digest = sha256(f"{self.seed}/{document}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def choose(
     logits: Float[Tensor, "rows vocab"],
     config: GenerationConfig,
-    randoms: Sequence[Random],
+    randoms: Sequence[torch.Generator],
     *,
     seen: Bool[Tensor, "rows vocab"] | None = None,
     banned: Sequence[int] = (),
@@ -84,18 +85,19 @@ def choose(
     if config.temperature == 0:
         tokens = scores.argmax(-1)
     else:
-        tokens = draw(probabilities(scores, config), [random.random() for random in randoms])
+        scores = shaped(scores, config)
+        tokens = draw(scores, noise(randoms, scores.shape[-1]).to(scores.device))
     return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def probabilities(scores: Float[Tensor, "rows vocab"], config: GenerationConfig) -> Float[Tensor, "rows vocab"]:
-    """What is sampled from: temperature, then top-k, then top-p."""
+def shaped(scores: Float[Tensor, "rows vocab"], config: GenerationConfig) -> Float[Tensor, "rows vocab"]:
+    """Logits of what is sampled from: temperature, then top-k, then top-p."""
     scores = (scores - scores.amax(-1, keepdim=True)) / config.temperature
     if 0 < config.top_k < scores.shape[-1]:
         scores = top_k(scores, config.top_k)
     if config.top_p < 1:
         scores = top_p(scores, config.top_p)
-    return scores.softmax(-1)
+    return scores
 
 
 def penalised(
@@ -120,8 +122,15 @@ def top_p(scores: Float[Tensor, "rows vocab"], p: float) -> Float[Tensor, "rows 
     return scores.masked_fill(needless.gather(1, order.argsort()), float("-inf"))
 
 
-def draw(probs: Float[Tensor, "rows vocab"], uniform: Sequence[float]) -> Int[Tensor, " rows"]:
-    """The token under each row's uniform number in [0, 1), along the cumulated probabilities."""
-    reached = probs.double().cumsum(-1)
-    target = torch.tensor(uniform, dtype=torch.float64, device=probs.device)[:, None] * reached[:, -1:]
-    return torch.searchsorted(reached, target, right=True)[:, 0].clamp(max=probs.shape[-1] - 1)
+def noise(randoms: Sequence[torch.Generator], vocab: int) -> Float[Tensor, "rows vocab"]:
+    """Standard exponential numbers, each row from its own generator."""
+    return torch.stack([torch.empty(vocab).exponential_(generator=random) for random in randoms])
+
+
+def draw(scores: Float[Tensor, "rows vocab"], waits: Float[Tensor, "rows vocab"]) -> Int[Tensor, " rows"]:
+    """A token of each row with probability softmax(scores): of exponential waits at these rates, the shortest.
+
+    Unlike a number looked up in cumulated probabilities, the choice does not change when another batch rounds the
+    scores differently, or puts a token at the rim of top-p in or out, unless two waits are as close as that.
+    """
+    return (scores - waits.log()).argmax(-1)
