@@ -68,18 +68,6 @@ def _joined(by: str, values: Iterable[str]) -> str:
     return by.join(_distinct(v for v in values if v)) or EMPTY
 
 
-def parameters(system: System) -> dict[str, int]:
-    """Part path -> parameters, as declared."""
-    dim = system.backbone.dim
-    found: dict[str, int] = {}
-    for modality, entry in system.inputs.items():
-        if isinstance(entry, Continuous):
-            found[f"{modality}.encoder"] = entry.encoder.num_params()
-            found[f"{modality}.connector"] = entry.connector.num_params(**entry.widths(dim))
-            found[f"{modality}.fusion"] = entry.fusion.num_params(dim)
-    return {**{part: number for part, number in found.items() if number}, "backbone": system.backbone.num_params()}
-
-
 def resolutions(system: System) -> tuple[str, ...]:
     """Readings of the largest picture a system sees: "336"; for tiles "672" and "336*4"; "unlimited"; "" without one.
 

@@ -41,6 +41,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 LIGHT = [
     ["--help"], ["--version"], ["list"], ["list", "--json"], ["list", "--here", "--modality", "image"],
+    ["cost", "llava-1.5", "--image", "640x480"], ["cost", "llava-1.5", "--json"],
     ["show", "llava-1.5"], ["show", "llava-1.5:13b"], ["show", "flamingo"], ["show", "llava-1.5", "--json"],
     *[[name, "--help"] for name in main.commands()],
 ]  # fmt: skip
@@ -86,7 +87,7 @@ def test_version(run: Run) -> None:
         (("show", "llava-1.5:13"), "omniform: no variant of llava-1.5 named '13'; did you mean '13b'?"),
         (("verify",), "name one system, or give --all"),
         (("verify", "llava-1.5", "--all"), "name one system, or give --all"),
-        (("verify", "llava-1.5", "--record"), "--record keeps all stamps of all systems"),
+        (("verify", "llava-1.5", "--record", "--stamps", "row"), "--record keeps all six stamps of a system"),
         (("verify", "llava-1.5", "--stamps", "rwo"), "omniform: no stamp named 'rwo'; did you mean 'row'?"),
     ],
 )
@@ -204,6 +205,47 @@ def test_every_system_can_be_shown(run: Run, slug: str) -> None:
     assert code == 0 and f"({slug})" in out and "total" in out
 
 
+# --- cost --------------------------------------------------------------------------------------------------------
+
+
+def test_cost_of_a_picture(run: Run) -> None:
+    code, out, _ = run("cost", "llava-1.5", "--image", "640x480", "--image", "32x32", "--text", "100")
+    assert code == 0
+    for line in (
+        "total            7.1 G", "image 640 x 480  576 in 1 view\n", "image 32 x 32    576 in 1 view\n",
+        "text             100\n", "total            1,252\n", "keys and values  626 MiB in bfloat16",
+    ):  # fmt: skip
+        assert line in out
+
+
+def test_cost_as_json(run: Run) -> None:
+    found = json.loads(run("cost", "llava-1.5:13b", "--image", "640x480", "--json")[1])
+    assert found["parameters"]["total"] == 13350839296
+    assert found["positions"] == 576 + 128
+    picture = {"modality": "image", "width": 640, "height": 480, "frames": 1, "views": 1, "positions": 576}
+    assert found["media"] == [picture]
+
+
+def test_cost_without_media_takes_the_encoders_own_size(run: Run) -> None:
+    found = json.loads(run("cost", "llava-1.5", "--json")[1])
+    assert [(m["width"], m["height"]) for m in found["media"]] == [(336, 336)]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--image", "640"), "omniform: --image 640: give WIDTHxHEIGHT, such as 640x480"),
+        (("--image", "0x480"), "omniform: media of 0x480, 1 frames: every side must be at least 1"),
+        (("--video", "640x480"), "omniform: --video 640x480: give WIDTHxHEIGHTxFRAMES, such as 640x480x16"),
+        (("--video", "640x480x8"), "video"),
+        (("--text", "0"), "--text"),
+    ],
+)
+def test_cost_of_what_cannot_be(run: Run, words: Sequence[str], sentence: str) -> None:
+    code, out, err = run("cost", "llava-1.5", *words)
+    assert (code, out) == (2, "") and sentence in err and "Traceback" not in err
+
+
 # --- printing ----------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +277,20 @@ def test_pairs_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
 def test_recorded_stamps_name_exactly_the_systems_that_are_here() -> None:
     assert set(recorded()) == set(index.names("systems")), "run `omniform verify --all --record`"
     assert all(tuple(stamps) == STAMPS for stamps in recorded().values())
+
+
+def test_recording_keeps_the_other_systems(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omniform.verify import check, stamps
+
+    kept = {"llava-1.5": dict.fromkeys(STAMPS, True), "no-more": dict.fromkeys(STAMPS, True)}
+    monkeypatch.setattr(stamps, "recorded", lambda: kept)
+    monkeypatch.setattr(stamps, "path", lambda: tmp_path / "_stamps.json")
+    fake = [check.Check("llava", name, name != "parity", "", 0.0) for name in STAMPS]
+    monkeypatch.setattr(check, "verify", lambda *_: iter(fake))
+    code, _, _ = run("verify", "llava", "--record")
+    written = json.loads((tmp_path / "_stamps.json").read_text("utf-8"))
+    assert code == 1
+    assert written == {"llava": {n: n != "parity" for n in STAMPS}, "llava-1.5": dict.fromkeys(STAMPS, True)}
 
 
 def test_stamps_as_text() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from omniform import catalogue, index, survey
-from omniform.facts import Facts, facts, parameters, resolutions
+from omniform.facts import Facts, facts, resolutions
 from omniform.index import UnknownName
 from omniform.verify import row as row_stamp
 from omniform.verify.check import Context, Failed
@@ -46,21 +46,6 @@ def test_derived_facts() -> None:
         date=("2023/10",),
     )  # fmt: skip
     assert found.cell("llm_backbone") == "Vicuna 1.5"
-
-
-@pytest.mark.parametrize("slug", index.names("systems"))
-def test_declared_parameters_are_near_the_published_ones(slug: str) -> None:
-    system = index.system(slug)
-    declared = parameters(system)
-    for part, published in system.published_params.items():
-        if part in declared:
-            assert declared[part] == pytest.approx(published, rel=0.01)
-
-
-def test_parameters_of_a_known_system() -> None:
-    assert parameters(index.system("llava-1.5")) == {
-        "image.encoder": 303507456, "image.connector": 20979712, "backbone": 6738415616,
-    }  # fmt: skip
 
 
 def test_resolution_of_tiles() -> None:

@@ -83,7 +83,7 @@ def _inputs(system: System) -> Iterator[tuple[str, str]]:
 
 def _parameters(system: System) -> dict[str, str]:
     from omniform.cli.output import count
-    from omniform.facts import parameters
+    from omniform.cost import parameters
 
     found = parameters(system)
     return {part: count(number) for part, number in [*found.items(), ("total", sum(found.values()))]}

@@ -18,7 +18,7 @@ def command(
     goldens: Annotated[
         Path | None, typer.Option(help="Golden files; by default those of a source checkout.", show_default=False)
     ] = None,
-    record: Annotated[bool, typer.Option("--record", help="With --all: keep the stamps for the catalogue.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Keep the stamps for the catalogue.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON instead of lines.")] = False,
 ) -> None:
     """Check a system against its source.
@@ -52,8 +52,8 @@ def command(
 def _check(system: str, all_: bool, record: bool, stamps: str) -> None:
     if bool(system) == all_:
         raise typer.BadParameter("name one system, or give --all")
-    if record and (not all_ or stamps):
-        raise typer.BadParameter("--record keeps all stamps of all systems: use it with --all and without --stamps")
+    if record and stamps:
+        raise typer.BadParameter("--record keeps all six stamps of a system; leave out --stamps")
 
 
 def _stamps(given: str) -> tuple[str, ...]:
@@ -73,9 +73,11 @@ def _say(check: Check) -> None:
 
 
 def _record(checks: list[Check]) -> None:
+    """Put the checked systems' stamps among those of the systems that are here."""
+    from omniform import index
     from omniform.verify import stamps
 
-    found: dict[str, dict[str, bool]] = {}
+    found = {slug: dict(kept) for slug, kept in stamps.recorded().items() if slug in index.names("systems")}
     for check in checks:
         found.setdefault(check.system, {})[check.stamp] = check.passed
     stamps.path().write_text(stamps.text_of(found), encoding="utf-8")
