@@ -198,6 +198,8 @@ def _flex(
     if dropout:
         raise ValueError(f"attention dropout {dropout} is not supported on a GPU; set the backbone's to 0")
     block_mask, score = flex_arguments(tree, query.device, window, slopes)
+    # autocast, which casts for the other kernels, leaves rotated queries and keys in full precision
+    query, key = query.to(value.dtype), key.to(value.dtype)
     return compiled_flex()(query, key, value, score_mod=score, block_mask=block_mask, **options)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -52,7 +53,7 @@ class Tree:
     def of(lengths: Sequence[int]) -> Tree:
         """Plain packing: one root for each document."""
         ends = torch.tensor([0, *lengths]).cumsum(0).tolist()
-        return Tree(tuple(Node(a, b) for a, b in zip(ends, ends[1:], strict=False)))
+        return Tree(tuple(Node(a, b) for a, b in pairwise(ends)))
 
     @property
     def length(self) -> int:

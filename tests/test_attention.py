@@ -170,3 +170,13 @@ def test_a_tree_on_a_filled_cache_is_refused():
     q, k, v = random_qkv(12)
     with pytest.raises(ValueError, match="keys: 12, positions of the tree: 9; a tree needs an empty cache"):
         tree_attention(torch.nn.Module(), q[:, :, :9], k, v, None, tree=TREE)
+
+
+@torch.no_grad()
+def test_autocast_takes_rotated_queries_and_keys_in_full_precision():
+    q, k, v = random_qkv(TREE.length)
+    expected, _ = tree_attention(torch.nn.Module(), q, k, v, None, tree=TREE)
+    with torch.autocast("cpu", torch.bfloat16):
+        out, _ = tree_attention(torch.nn.Module(), q, k, v.bfloat16(), None, tree=TREE)
+    assert out.dtype == torch.bfloat16
+    assert torch.allclose(out.float(), expected, atol=0.05)
