@@ -149,6 +149,30 @@ def memory(name):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
+def test_differences_are_added_to_a_plain_model(tmp_path):
+    """Embedding rows beyond the plain model's, and what is not the language model's, are stored as they are."""
+    model = tiny()
+    folder = publish(tmp_path / "r", model)
+    language = {k: t for k, t in released(model).items() if k.startswith(("model.layers", "model.norm"))}
+    language |= {k: released(model)[k][:120] for k in ("model.embed_tokens.weight", "lm_head.weight")}
+    plain = {k: torch.randn_like(t) for k, t in language.items()}
+
+    def subtract(tensors):
+        for key, values in plain.items():
+            tensors[key][: len(values)] -= values
+
+    change(folder, subtract)
+    write_safetensors(tmp_path / "plain", plain)
+    loaded = load_release("llava-1.5", folder, base=tmp_path / "plain")
+    wanted = model.state_dict()
+    assert all(torch.allclose(t, wanted[k], atol=1e-6) for k, t in loaded.state_dict().items())
+    assert torch.equal(loaded.backbone.lm.lm_head.weight[120:], wanted["backbone.lm.lm_head.weight"][120:])
+    del plain["model.norm.weight"]
+    write_safetensors(tmp_path / "plain", plain)
+    with pytest.raises(CheckpointError, match=r"the base model has no model\.norm\.weight"):
+        load_release("llava-1.5", folder, base=tmp_path / "plain")
+
+
 # --- what is wrong -----------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from omniform.weights.layout import (
 )
 
 Where = str | Path
+LANGUAGE_MODEL = "backbone.lm."
 
 
 def load_release(
@@ -41,6 +42,7 @@ def load_release(
     where: Where,
     *,
     separate: Mapping[str, Where] | None = None,
+    base: Where | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Any:
@@ -50,6 +52,8 @@ def load_release(
         system: a slug, sized by the release's config.json; or a `System`, taken as it is.
         where: folder or hub id of the release.
         separate: repository that holds weights the release leaves out -> local folder or another hub id.
+        base: plain language model that the release holds differences to, and which are added to it
+            (haotian-liu/LLaVA@ddcd5ac llava/model/apply_delta.py:22-33).
         dtype: of the weights; None is the one that most of the release is stored in.
 
     Returns:
@@ -67,8 +71,9 @@ def load_release(
     sources = [_main_source(release, needed), *_other_sources(release, needed)]
     _check(release, sources)
     kind = _common_dtype(release.held) if dtype is None else dtype
+    plain = {} if base is None else entries(folder_of(base))
     for source in sources:
-        fill(model, source.tensors(), dtype=kind, device=device)
+        fill(model, _added(source.tensors(), plain) if plain else source.tensors(), dtype=kind, device=device)
         source.check_ties(model)
     move_constants(model, device)
     return model.eval()
@@ -263,6 +268,20 @@ def _check(release: _Release, sources: list[_Source]) -> None:
         hint = _whose(release.system, release.config).removeprefix("; ")
         what = f"{release.system.slug} as released"
         raise LayoutError(str(release.folder), what, missing, left_over, mismatched, hint)
+
+
+def _added(tensors: Iterable[tuple[str, Tensor]], plain: dict[str, Entry]) -> Iterator[tuple[str, Tensor]]:
+    """The language model's tensors plus those of a plain one, whose embedding may have fewer rows."""
+    for name, values in tensors:
+        key = name.removeprefix(LANGUAGE_MODEL)
+        if key != name:
+            if key not in plain:
+                raise CheckpointError(f"the base model has no {key} that {name} would be added to")
+            for _, own in read(plain, [key]):
+                if own.shape[1:] != values.shape[1:] or len(own) > len(values):
+                    raise CheckpointError(f"{key} is {list(own.shape)} in the base model, {list(values.shape)} here")
+                values[: len(own)] += own.to(values.dtype)
+        yield name, values
 
 
 def _common_dtype(held: Mapping[str, Entry]) -> torch.dtype:
