@@ -182,6 +182,19 @@ def test_another_recipe_is_refused_and_the_difference_named(undisturbed: RunResu
     quiet(undisturbed.out, "checkpoint.keep_last=5", "log_every=1")
 
 
+def test_other_data_under_the_same_name_are_refused(tmp_path: Path):
+    rows = [{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}] * 3
+    file = tmp_path / "data.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    data = f"data.train={{kind: chat, path: {file}}}"
+    quiet(tmp_path / "run", data)
+    file.write_text("\n".join(map(json.dumps, rows[:2])))
+    with pytest.raises(
+        CheckpointError, match=r"documents in the data changed since .*\{'train': 3} before, \{'train': 2} now"
+    ):
+        quiet(tmp_path / "run", data)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used_on_demand(
     tmp_path: Path, undisturbed: RunResult, name: str

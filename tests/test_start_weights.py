@@ -17,7 +17,7 @@ from omniform.data.tokenizer import train_tokenizer
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
 from omniform.model import Lmm
 from omniform.training.recipe import resolve_recipe
-from omniform.training.setup import set_up
+from omniform.training.setup import fingerprint, set_up
 from omniform.training.weights import load_parts, source_path
 from omniform.weights import store
 from omniform.weights.layout import CheckpointError, LayoutError
@@ -153,5 +153,10 @@ def test_a_released_backbone_keeps_its_vocabulary_and_grows_by_the_systems_token
     given = load_file(tmp_path / "fits/model.safetensors")["model.embed_tokens.weight"]
     assert torch.equal(rows[:size], given)
     assert torch.allclose(rows[size:], given.mean(0).expand(2, -1), atol=1e-7)
-    assert (setup.given, len(setup.fingerprint)) == (("backbone",), 40)
+    assert setup.given == ("backbone",)
+    key = "the released weights that parts start from"
+    assert setup.identity == set_up(fits).identity
+    with torch.no_grad():
+        rows[0, 3] += 1e-6
+    assert fingerprint(setup.model, fits.weights) != setup.identity[key]
     assert other is not setup.model

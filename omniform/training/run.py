@@ -14,13 +14,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from omniform import serial
 from omniform.model import Lmm
 from omniform.training.checkpoint import Checkpoint, clean, last_checkpoint
 from omniform.training.metrics import plot, read_records
@@ -105,18 +103,13 @@ def train(
             report.say(f"{folder}: {_place(RunState.of(start.state), recipe)}")
         with _stop_signals() as stopping:
             where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            trainer = Trainer(setup, folder, report, where, stopping, system_digest(setup))
+            trainer = Trainer(setup, folder, report, where, stopping)
             state = trainer.run(start)
         _finish(folder, setup)
         for line in _left_out(state):
             report.say(line)
         records = read_records(folder)
         return RunResult(folder, setup, state, records[-1]["loss"] if records else float("nan"))
-
-
-def system_digest(setup: Setup) -> str:
-    """Tells declarations apart: a run is resumed only with the same."""
-    return sha256(serial.dumps(setup.system).encode()).hexdigest()
 
 
 # --- the directory -----------------------------------------------------------------------------------------------
@@ -173,12 +166,13 @@ def _set_up(folder: Path, recipe: Recipe) -> Setup:
 def _check_same(start: Checkpoint | None, setup: Setup, folder: Path) -> None:
     if start is None:
         return
-    for key, now, what in (
-        ("given", setup.fingerprint, "the released weights that parts start from"),
-        ("system", system_digest(setup), f"the declaration of {setup.system.slug}"),
-    ):
-        if start.state[key] != now:
-            raise CheckpointError(f"{folder}: {what} changed since the run began; put back the old, or start a new run")
+    for what, now in setup.identity.items():
+        before = start.state["identity"].get(what)
+        if before != now:
+            raise CheckpointError(
+                f"{folder}: {what} changed since the run began ({before} before, {now} now); put back the old, "
+                "or start a new run"
+            )
 
 
 def _finish(folder: Path, setup: Setup) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
+from omniform import serial
 from omniform.data.dataset import Dataset, Joined
 from omniform.data.datasets import open_dataset
 from omniform.data.document import Text
 from omniform.data.processor import Processor
 from omniform.data.tokenizer import HfTokenizer, open_tokenizer, train_tokenizer
+from omniform.frozen import FrozenMap
 from omniform.model import Lmm
 from omniform.prompt import Prompt
 from omniform.spec import System
@@ -39,7 +41,8 @@ class Setup:
         system: the recipe's, with the tokenizer's vocabulary.
         datasets: those that the stages name.
         given: paths of parts that started from released weights.
-        fingerprint: of these weights; a run is resumed only with the same.
+        identity: what must be the same when a run is resumed: the system's declaration, the released weights that
+            parts start from, and how many documents each dataset holds.
     """
 
     recipe: Recipe
@@ -49,7 +52,7 @@ class Setup:
     model: Lmm
     datasets: Mapping[str, Dataset]
     given: tuple[str, ...] = ()
-    fingerprint: str = ""
+    identity: Mapping[str, Any] = FrozenMap()
 
 
 def set_up(recipe: Recipe, tokenizer_folder: Path | None = None) -> Setup:
@@ -65,9 +68,14 @@ def set_up(recipe: Recipe, tokenizer_folder: Path | None = None) -> Setup:
     datasets = {name: _dataset(recipe, name) for name in dict.fromkeys(s.data for s in recipe.stages)}
     tokenizer, added = make_tokenizer(recipe, datasets, tokenizer_folder)
     model = _model(recipe, tokenizer, added)
+    identity = {
+        "the system's declaration": hashlib.sha256(serial.dumps(model.system).encode()).hexdigest(),
+        "the released weights that parts start from": fingerprint(model, recipe.weights),
+        "the number of documents in the data": {name: len(dataset) for name, dataset in datasets.items()},
+    }
     return Setup(
         recipe=recipe, system=model.system, tokenizer=tokenizer, processor=Processor(model.system, tokenizer),
-        model=model, datasets=datasets, given=tuple(recipe.weights), fingerprint=fingerprint(model, recipe.weights),
+        model=model, datasets=datasets, given=tuple(recipe.weights), identity=identity,
     )  # fmt: skip
 
 

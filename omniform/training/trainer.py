@@ -31,13 +31,12 @@ class Trainer:
 
     Attributes:
         state: what is done.
-        digest: of the system's declaration; written into checkpoints.
         stopping: asked after every step; where it says so, a checkpoint is written and `Stopped` raised.
     """
 
     def __init__(
         self, setup: Setup, folder: Path, report: Report, device: torch.device,
-        stopping: Callable[[], bool] = lambda: False, digest: str = "",
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.setup = setup
         self.recipe = setup.recipe
@@ -46,7 +45,6 @@ class Trainer:
         self.report = report
         self.device = device
         self.stopping = stopping
-        self.digest = digest
         self.state = RunState()
 
     def run(self, start: Checkpoint | None) -> RunState:
@@ -75,7 +73,7 @@ class Trainer:
         restore_tensors(start.model, self.tensors())
 
     def checkpoint(self, optimizer: dict[str, Tensor]) -> None:
-        state = {**self.state.plain(), "given": self.setup.fingerprint, "system": self.digest}
+        state = {**self.state.plain(), "identity": dict(self.setup.identity)}
         content = Checkpoint(self.tensors(), optimizer, state)
         keep = self.recipe.checkpoint.keep_last
         write_checkpoint(self.folder, self.state.stage, self.state.step, content, keep)
