@@ -11,6 +11,7 @@ from typing import Any
 from omniform.data.dataset import Dataset, Joined
 from omniform.data.datasets import open_dataset
 from omniform.evaluation.chart import Curve
+from omniform.index import unknown
 from omniform.training.metrics import read_records
 from omniform.training.plain import Fields, read_yaml
 from omniform.training.recipe import Recipe, resolve_recipe
@@ -78,7 +79,14 @@ class Run:
         return resolve_recipe(read_yaml(path))
 
     def dataset(self, name: str) -> Dataset:
-        """One of the recipe's datasets."""
+        """One of the recipe's datasets.
+
+        Raises:
+            UnknownName: the recipe has none of that name.
+            DataError: its files cannot be used.
+        """
+        if name not in self.recipe.data:
+            raise unknown(f"dataset in the recipe of {self.folder}", name, self.recipe.data)
         parts = tuple(open_dataset(config) for config in self.recipe.data[name])
         return parts[0] if len(parts) == 1 else Joined(parts)
 
