@@ -119,7 +119,7 @@ def top_p(scores: Float[Tensor, "rows vocab"], p: float) -> Float[Tensor, "rows 
     mass = ordered.softmax(-1)
     needless = mass.cumsum(-1) - mass >= p
     needless[:, 0] = False  # p may be lost in rounding, the likeliest token never is
-    return scores.masked_fill(needless.gather(1, order.argsort()), float("-inf"))
+    return scores.masked_fill(needless.scatter(1, order, needless), float("-inf"))
 
 
 def noise(randoms: Sequence[torch.Generator], vocab: int) -> Float[Tensor, "rows vocab"]:
