@@ -17,7 +17,8 @@ class EasyVqa:
 
     Attributes:
         split: "train" or "test".
-        form: "qa", one document a question; or "captions", one document a picture, such as "a blue triangle".
+        form: "qa", one document a question; or "captions", such as "a blue triangle", one document for each picture
+            whose questions tell both.
         limit: at most so many pictures.
     """
 
@@ -55,17 +56,16 @@ class EasyVqa:
         return self._documents[index].media[0].key
 
 
+COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
+SHAPES = ("circle", "triangle", "rectangle")
+
+
 def question_type(question: str) -> str:
-    """Kind of an easy-VQA question: "shape", "colour", or the kind of yes-no question."""
-    words = question.lower()
-    if words.startswith("what"):
-        return "colour" if "color" in words or "colour" in words else "shape"
-    colours = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
-    shapes = ("circle", "triangle", "rectangle")
-    has = (any(c in words for c in colours), any(s in words for s in shapes))
-    return "yes/no: " + {(True, True): "colour and shape", (True, False): "colour", (False, True): "shape"}.get(
-        has, "other"
-    )
+    """Kind of a question: "shape", "colour", "yes/no: shape" or "yes/no: colour"."""
+    words = question.rstrip("?").split()
+    if words[0] == "what":
+        return "colour" if "color" in words else "shape"
+    return "yes/no: colour" if any(w in COLOURS for w in words) else "yes/no: shape"
 
 
 def _questions(rows: Sequence[tuple[str, str, int]], paths: Mapping[int, str], split: str) -> Iterator[Document]:
@@ -76,13 +76,21 @@ def _questions(rows: Sequence[tuple[str, str, int]], paths: Mapping[int, str], s
 
 
 def _captions(rows: Sequence[tuple[str, str, int]], paths: Mapping[int, str], split: str) -> Iterator[Document]:
-    """A caption for each picture whose questions name both its colour and its shape."""
-    seen: dict[int, dict[str, str]] = {}
+    """A caption for each picture whose questions tell both its colour and its shape."""
+    told: dict[int, set[str]] = {}
     for question, answer, image in rows:
-        seen.setdefault(image, {})[question_type(question)] = answer
-    for image, known in seen.items():
-        words = [known[k] for k in ("colour", "shape") if k in known]
-        if words:
-            caption = f"a {' '.join(words)}" if "shape" in known else f"something {words[0]}"
-            segments = (Media("image", str(paths[image])), Text(caption, "assistant"))
-            yield Document(segments, f"easy-vqa/{split}/image-{image}")
+        told.setdefault(image, set()).update(_told(question, answer))
+    for image, words in told.items():
+        colour, shape = words.intersection(COLOURS), words.intersection(SHAPES)
+        if colour and shape:
+            caption = Text(f"a {min(colour)} {min(shape)}", "assistant")
+            yield Document((Media("image", str(paths[image])), caption), f"easy-vqa/{split}/image-{image}")
+
+
+def _told(question: str, answer: str) -> set[str]:
+    """Colours and shapes that a question with its answer says the picture shows."""
+    words = question.rstrip("?").split()
+    denied = "no" in words or "not" in words
+    if answer in ("yes", "no"):
+        return set(words) if (answer == "yes") != denied else set()
+    return {answer, *words}
