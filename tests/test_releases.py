@@ -233,6 +233,15 @@ def no_weights(folder):
     (folder / "model.safetensors").unlink()
 
 
+def only_adapters(folder):
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    write_json(folder / "adapter_config.json", {"peft_type": "LORA"})
+
+
+def wrong_values(folder):
+    write_json(folder / "clip" / "config.json", {"model_type": "clip_vision_model", "hidden_size": "many"})
+
+
 def no_shard(folder):
     write_json(
         folder / "model.safetensors.index.json", {"weight_map": {"a": "model.safetensors", "b": "two.safetensors"}}
@@ -256,6 +265,8 @@ def no_tower(folder):
         (other_connector, r"is not one of llava-1\.5: mm_projector_type 'resampler'"),
         (cut_short, r"model\.safetensors is damaged or cut short"),
         (no_weights, r"holds no weights: looked for .* found clip, config\.json"),
+        (only_adapters, r"holds low-rank adapters, not a whole model; merge them into their base first"),
+        (wrong_values, r"clip/config\.json is refused by transformers"),
         (no_shard, r"lacks 1 of 2 files that model\.safetensors\.index\.json names: two\.safetensors; fetch"),
         (outside, r"points outside its folder: '\.\./\.\./secrets\.safetensors'"),
         (no_tower, r"leaves inputs\.image\.encoder to \./clip: there is no folder .* separate=\{'\./clip': FOLDER\}"),

@@ -22,6 +22,7 @@ from omniform.weights.layout import CheckpointError, Shape
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
+ADAPTER = "adapter_config.json"
 CHUNK = 64 * 2**20
 """Bytes read before a file is opened anew: pages of a mapped file count as memory until it is closed."""
 
@@ -80,6 +81,11 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             return _indexed(folder / index)
         if (folder / single).is_file():
             return (folder / single,)
+    if (folder / ADAPTER).is_file():
+        raise CheckpointError(
+            f"{folder} holds low-rank adapters, not a whole model; merge them into their base first "
+            "(peft: PeftModel.merge_and_unload)"
+        )
     for pattern in ("*.safetensors", "*.bin", "*.pth"):
         files = sorted(f for f in folder.glob(pattern) if f.name != "training_args.bin")
         if len(files) == 1:

@@ -1,19 +1,19 @@
 """Names and shapes: what a release calls each tensor, and whether a checkpoint holds exactly what a system needs.
 
 A rule is (released prefix, our prefix). Reading, the first rule whose released prefix begins the key applies; writing,
-the first whose our prefix does. Where a rule leads exactly to an encoder, the rules of the encoder family's own public
-checkpoints (`Encoder.released`) are composed behind it.
+the first whose our prefix does. Where a rule leads exactly to an encoder, or to a member of several, the rules of that
+encoder family's own public checkpoints (`Encoder.released`) are composed behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from omniform.index import names
 from omniform.index import system as system_of
-from omniform.parts import Rules
+from omniform.parts import Encoder, Rules
 from omniform.spec import Continuous, System
 
 Shape: TypeAlias = tuple[int, ...]
@@ -78,11 +78,22 @@ def separate_rules(system: System, prefix: str) -> Rules:
 
 
 def _behind(system: System, released: str, ours: str) -> Rules:
-    """One rule, with the encoder family's rules composed behind it where it leads to an encoder."""
+    """One rule, with the encoder family's rules composed behind it where it leads to an encoder or to one inside it."""
     for modality, entry in system.inputs.items():
-        if isinstance(entry, Continuous) and ours == f"inputs.{modality}.encoder.":
-            return tuple((released + a, ours + b) for a, b in entry.encoder.released)
+        prefix = f"inputs.{modality}.encoder."
+        if isinstance(entry, Continuous) and ours.startswith(prefix):
+            encoder = _inside(entry.encoder, ours.removeprefix(prefix))
+            if encoder is not None:
+                return tuple((released + a, ours + b) for a, b in encoder.released)
     return ((released, ours),)
+
+
+def _inside(encoder: Encoder, path: str) -> Encoder | None:
+    """The encoder at a path below another one: "" is itself, "members.1." the second of several."""
+    part: Any = encoder
+    for step in path.split(".")[:-1]:
+        part = dict(enumerate(part)).get(int(step)) if isinstance(part, tuple) else getattr(part, step, None)
+    return part if isinstance(part, Encoder) else None
 
 
 def ours(key: str, rules: Rules) -> str | None:
@@ -181,9 +192,14 @@ def match(held: Shapes, needed: Shapes, rules: Rules, aliases: Mapping[str, str]
 
 
 def looks_like(architectures: Iterable[str]) -> tuple[str, ...]:
-    """Slugs of the systems whose releases name one of these architectures in config.json."""
+    """Slugs of the systems of which a release, of any size, names one of these architectures in config.json."""
     wanted = set(architectures)
-    return tuple(slug for slug in names("systems") if wanted & {*system_of(slug).layout.architectures})
+    return tuple(slug for slug in names("systems") if wanted & _architectures(system_of(slug)))
+
+
+def _architectures(system: System) -> set[str]:
+    sizes = (system, *(system.variant(name) for name in system.variants))
+    return {name for size in sizes for name in size.layout.architectures}
 
 
 def _few(keys: Iterable[str]) -> str:
