@@ -214,7 +214,8 @@ def prefetched(make: Callable[[], Iterator[Step]], ahead: int = 3) -> Generator[
         except BaseException as error:
             put(error)
 
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
         while (item := items.get()) is not None:
             if isinstance(item, BaseException):
@@ -222,3 +223,4 @@ def prefetched(make: Callable[[], Iterator[Step]], ahead: int = 3) -> Generator[
             yield item
     finally:
         stopped.set()
+        thread.join(timeout=10)  # a thread that still works when the interpreter ends makes it abort
