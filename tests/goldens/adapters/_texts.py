@@ -89,11 +89,9 @@ def _pair(turn: Any) -> tuple[str, str]:
 def _chosen(
     name: str, case: Mapping[str, Any], prompts: Mapping[str, Prompt], default: Prompt, document: Any
 ) -> Prompt:
-    """The template a case names, else the one that gives its string, else the system's own."""
-    if name in prompts:
-        return prompts[name]
+    """The template that gives a case's string, else the one it names, else the system's own."""
     same = (p for p in prompts.values() if _labels.prompt_of(document, p) == case.get("prompt"))
-    return next(same, default)
+    return next(same, prompts.get(name, default))
 
 
 class Toy:

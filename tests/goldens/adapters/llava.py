@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from omniform.systems import llava
-from omniform.systems._conversations import LLAMA_2, PLAIN, V0, VICUNA_V1
+from omniform.systems._conversations import CHATML_DIRECT, LLAMA_2, PLAIN, V0, VICUNA_V1
+from omniform.systems.llava_next import MISTRAL_INSTRUCT
 
 from ..golden import Golden
 from . import _family, _llava, _texts
@@ -18,6 +19,7 @@ from . import _family, _llava, _texts
 PROMPTS = {
     "v1": VICUNA_V1, "vicuna_v1": VICUNA_V1, "llava_v1": replace(VICUNA_V1, system=llava.HUMAN),
     "v0": V0, "llava_v0": llava.V0_ASKED, "llava_llama_2": LLAMA_2, "llama_2": LLAMA_2, "mpt": llava.MPT,
+    "chatml_direct": CHATML_DIRECT, "mistral_direct": CHATML_DIRECT, "mistral_instruct": MISTRAL_INSTRUCT,
     "plain": PLAIN, "v0_plain": PLAIN,
 }  # fmt: skip
 

@@ -6,12 +6,11 @@ from typing import Any
 
 from omniform.geometry import MediaSize, Plan
 from omniform.spec import System
-from omniform.systems._conversations import PLAIN, QWEN_1_5
 
 from ..golden import Golden
-from . import _family, _llava, _texts
+from . import _family, _llava, _texts, llava_next
 
-PROMPTS = {"qwen_1_5": QWEN_1_5, "qwen_2": QWEN_1_5, "qwen": QWEN_1_5, "plain": PLAIN}
+PROMPTS = {**llava_next.PROMPTS}
 
 
 def run(golden: Golden) -> dict[str, Any]:

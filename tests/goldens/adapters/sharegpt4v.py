@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from omniform.systems import llava
-from omniform.systems._conversations import PLAIN, VICUNA_V1
+from omniform.systems import llava as systems
+from omniform.systems._conversations import HUMAN, LLAMA_2, VICUNA_V1
 
 from ..golden import Golden
-from . import _family, _texts
+from . import _family, _texts, llava
 
 PROMPTS = {
-    "v1": VICUNA_V1, "vicuna_v1": VICUNA_V1, "share4v_v1": replace(VICUNA_V1, system=llava.HUMAN),
-    "share4v_v0": llava.V0_ASKED, "plain": PLAIN,
+    **llava.PROMPTS, "share4v_v1": replace(VICUNA_V1, system=HUMAN), "share4v_v0": systems.V0_ASKED,
+    "share4v_llama_2": LLAMA_2,
 }  # fmt: skip
 
 
