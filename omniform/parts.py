@@ -114,8 +114,9 @@ class Encoder(Part):
 class Connector(Part):
     """Features -> features in the backbone's space.
 
-    A connector that reads several encoders takes the other encoders' grids as further arguments of `cells`, and their
-    widths as `others` of `build`, `num_params` and `flops`; its module's `forward` takes their features one by one.
+    A connector that reads several encoders takes the other encoders' grids as further arguments of `cells` and `flops`,
+    and their widths as `others` of `build`, `num_params` and `flops`; its module's `forward` takes their features one
+    by one.
     """
 
     needs: ClassVar[int] = 1

@@ -9,10 +9,13 @@ from omniform.connectors.linear import Linear
 from omniform.connectors.mlp import Mlp
 from omniform.connectors.mof_mlp import MofMlp
 from omniform.connectors.normed_mlp import NormedMlp
+from omniform.connectors.patch_mining import PatchMining
 from omniform.connectors.pooled_mlp import PooledMlp
 from omniform.connectors.qformer import QFormer
 from omniform.encoders.clip import CLIP_L_224
 from omniform.encoders.conv_net import ConvNet
+from omniform.encoders.convnext_clip import CONVNEXT_CLIP_L_768
+from omniform.encoders.cropped import Cropped
 from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
 from omniform.encoders.eva_vit import EVA_G_224
@@ -71,6 +74,8 @@ CONNECTORS: tuple[Connector, ...] = (
     DAbstractor(positions=9, width=16, layers=1, heads=4, points=2, mlp_dim=20, dropout=0.0, trained=(5, 5)),
     QFormer(positions=3, width=16, layers=3, heads=2, mlp_dim=20, dropout=0.0),
     QFormer(positions=2, width=12, layers=2, heads=3, mlp_dim=20, cross_every=1, dropout=0.0),
+    PatchMining(),
+    PatchMining(depth=1),
 )
 ENCODERS: tuple[Encoder, ...] = (
     CLIP,
@@ -84,8 +89,13 @@ ENCODERS: tuple[Encoder, ...] = (
     EVA_G_224.shrunk("tiny").but(feature_layer=-2, keep_class=False, trained_image=36),
     ConvNet(image=24, widths=(8, 16, 32)),
     EfficientNetLite0(image=32, stage=3),
+    CONVNEXT_CLIP_L_768.shrunk("tiny"),
+    CONVNEXT_CLIP_L_768.shrunk("tiny").but(depths=(1, 2, 1, 1), taken=(1, 2)),
+    Cropped(inner=CLIP),
+    Cropped(inner=CLIP, side=3, overview=False),
     S2(inner=SIGLIP),
     S2(inner=ConvNet(image=16, widths=(8, 16)), sides=(1, 3)),
     Several(members=(CLIP, DINOV2_L_518.shrunk("tiny"))),
     Several(members=(SIGLIP.but(image=48), ConvNet(image=24, widths=(8, 16, 32)))),
+    Several(members=(Cropped(inner=CLIP), CONVNEXT_CLIP_L_768.shrunk("tiny"))),
 )

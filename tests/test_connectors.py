@@ -16,6 +16,7 @@ from omniform.connectors.linear import Linear
 from omniform.connectors.mlp import Mlp
 from omniform.connectors.mof_mlp import MofMlp
 from omniform.connectors.normed_mlp import NormedMlp
+from omniform.connectors.patch_mining import PatchMining
 from omniform.connectors.pooled_mlp import PooledMlp
 from omniform.geometry import Grid, SpecError, flat_rows
 from omniform.parts import Connector
@@ -34,8 +35,10 @@ def widths(connector: Connector) -> dict:
 
 
 def inputs(connector: Connector, grid: Grid, views: int = 2, dtype: torch.dtype = torch.float32) -> list[Features]:
-    others = widths(connector).get("others", ())
-    return [Features(torch.randn(views, flat_rows(grid), w, dtype=dtype), grid) for w in (IN, *others)]
+    finer = 2 if isinstance(connector, PatchMining) else 1
+    grids = [grid, *[tuple(finer * side for side in grid)] * (connector.needs - 1)]
+    dims = IN, *widths(connector).get("others", ())
+    return [Features(torch.randn(views, flat_rows(g), w, dtype=dtype), g) for g, w in zip(grids, dims, strict=True)]
 
 
 @pytest.mark.parametrize("name", index.declarations("connectors"))
@@ -100,7 +103,7 @@ def test_views_do_not_mix(connector: Connector) -> None:
 
 @every_example
 def test_flops_are_counted_and_shrinking_keeps_the_idea(connector: Connector) -> None:
-    cost = connector.flops((24, 24), **widths(connector))
+    cost = connector.flops(*[(24, 24)] * connector.needs, **widths(connector))
     assert cost >= 2 * connector.num_params(**widths(connector))
     for size in ("tiny", "nano"):
         small = connector.shrunk(size)

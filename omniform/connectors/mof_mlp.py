@@ -37,5 +37,7 @@ class MofMlp(Connector):
     def num_params(self, in_dim: int, out_dim: int, others: tuple[int, ...] = ()) -> int:
         return sum(Mlp(depth=self.depth).num_params(width, out_dim) for width in (in_dim, *others))
 
-    def flops(self, grid: Grid, in_dim: int, out_dim: int, others: tuple[int, ...] = ()) -> int:
+    def flops(  # type: ignore[override]  # of several grids
+        self, grid: Grid, *more: Grid, in_dim: int, out_dim: int, others: tuple[int, ...] = ()
+    ) -> int:
         return 2 * flat_rows(grid) * self.num_params(in_dim, out_dim, others)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
 from omniform.frozen import FrozenMap
 from omniform.geometry import MediaSize, Plan
@@ -64,8 +65,8 @@ def kv_cache_bytes(system: System, positions: int, dtype_bytes: int = 2) -> int:
 def _media_flops(entry: Continuous, plan: Plan, dim: int) -> dict[str, int]:
     # views of several scales are joined before the connector, which sees those of the last scale
     connected = prod(plan.scales[-1].tiles) if plan.scales else len(plan.views)
-    grid = entry.encoder.grids(plan.size)[0]
+    connector: Any = entry.connector  # takes as many grids as it reads encoders
     return {
         "encoder": len(plan.views) * entry.encoder.flops(plan.size),
-        "connector": connected * entry.connector.flops(grid, **entry.widths(dim)),
+        "connector": connected * connector.flops(*entry.encoder.grids(plan.size), **entry.widths(dim)),
     }

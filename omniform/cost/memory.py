@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any, cast
 
 from omniform.cost.parameters import adapter_params, learning, parameters
 from omniform.frozen import FrozenMap
@@ -113,9 +114,9 @@ def _media_values(system: System, stage: Stage, views: Mapping[str, int]) -> int
         if not isinstance(entry, Continuous):
             continuous = [m for m, e in system.inputs.items() if isinstance(e, Continuous)]
             raise unknown(f"continuous input of {system.slug}", modality, continuous)
-        size = entry.encoder.size
+        size, connector = entry.encoder.size, cast(Any, entry.connector)  # takes as many grids as it reads encoders
         if f"{modality}.encoder" in learn:
             total += count * entry.encoder.flops(size) // entry.encoder.dim
         if {f"{modality}.encoder", f"{modality}.connector"} & learn:
-            total += count * entry.connector.flops(entry.encoder.grids(size)[0], **entry.widths(dim)) // dim
+            total += count * connector.flops(*entry.encoder.grids(size), **entry.widths(dim)) // dim
     return total

@@ -106,10 +106,27 @@ def trace(golden: Golden, model: Any, habits: Habits) -> Traced:
     encoded = [stream.encoder(p) for p in pictures]
     merged = [merge_scales(f, p) if p.scales else f for f, p in zip(encoded, plans, strict=True)]
     rows = [stream.rows([(f,)], (p,)) for f, p in zip(encoded, plans, strict=True)]
+    return of_rows(golden, model, rows, (encoded, merged, [stream.connector(f) for f in merged]), habits)
+
+
+def of_rows(
+    golden: Golden,
+    model: Any,
+    rows: list[Tensor],
+    features: tuple[list[Features], list[Features], list[Features]],
+    habits: Habits | None = None,
+) -> Traced:
+    """The golden's ids with the rows of each medium through the language model.
+
+    Args:
+        features: encoded, merged and connected, as in `Traced`.
+    """
+    habits = habits or Habits()
     ids, labels, media, lengths = _sequences(golden, rows, habits)
     x = model.backbone.embed(ids)
     if media:
-        x = stream.fusion(x, torch.cat([rows[number] for number, _ in media]), torch.cat([at for _, at in media]))
+        fusion = model.stream(habits.modality).fusion
+        x = fusion(x, torch.cat([rows[number] for number, _ in media]), torch.cat([at for _, at in media]))
     positions = torch.cat([torch.arange(n) for n in lengths])
     limit = config_of(golden).get("tokenizer_model_max_length")
     if limit:  # rows are cut when their media have taken their positions
@@ -117,8 +134,7 @@ def trace(golden: Golden, model: Any, habits: Habits) -> Traced:
         x, labels, positions = x[kept], labels[kept], positions[kept]
         lengths = [min(n, limit) for n in lengths]
     hidden = model.backbone(x, positions, Tree.of(lengths))
-    connected = [stream.connector(f) for f in merged]
-    return Traced(encoded, merged, connected, x, model.backbone.logits(hidden), lengths, positions, labels)
+    return Traced(*features, x, model.backbone.logits(hidden), lengths, positions, labels)
 
 
 def _plan(golden: Golden, system: System, habits: Habits, number: int, views: int) -> Plan:
