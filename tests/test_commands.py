@@ -69,6 +69,23 @@ def test_train_refuses_another_recipe_in_the_same_place(run: Run, folder: Path) 
     assert code == 2 and "is a run of another recipe (seed: 3 before, 4 now" in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("evaluate.metric=exact", "no metric named 'exact'; did you mean 'exact_match'?"),
+        ("evaluate.metrics=exact_match", "no key in evaluate named 'metrics'; did you mean 'metric'?"),
+        ("evaluate.limit=some", "evaluate.limit: 'some' is not"),
+        ("evaluate={limit: 3}", "the recipe does not say what to evaluate on"),
+    ],
+)
+def test_mistakes_in_the_evaluation_are_told_before_training(
+    run: Run, folder: Path, change: str, sentence: str
+) -> None:
+    place = folder.parent / "never"
+    code, out, err = run("train", folder.parent / "small.yaml", change, "--out", place)
+    assert (code, out) == (2, "") and sentence in err and not place.exists()
+
+
 def test_eval_measures_and_reports(run: Run, folder: Path, tmp_path: Path) -> None:
     code, out, _ = run("eval", folder, "--report", "--examples", 3, "--out", tmp_path)
     assert code == 0

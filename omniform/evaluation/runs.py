@@ -11,6 +11,7 @@ from typing import Any
 from omniform.data.dataset import Dataset, Joined
 from omniform.data.datasets import open_dataset
 from omniform.evaluation.chart import Curve
+from omniform.evaluation.metrics import metric
 from omniform.index import unknown
 from omniform.training.metrics import read_records
 from omniform.training.plain import Fields, read_yaml
@@ -48,13 +49,21 @@ class EvaluationSettings:
 
     @staticmethod
     def of(plain: Mapping[str, Any]) -> EvaluationSettings:
-        """From a recipe; unknown keys and wrong types are refused."""
+        """From a recipe.
+
+        Raises:
+            RecipeError: a value of the wrong type.
+            UnknownName: a key or metric that there is not.
+            RunError: it does not say which data.
+        """
         read = Fields(dict(plain), "evaluate", ("data", "metric", "limit", "max_new_tokens"))
         if "data" not in read.data:
             raise RunError("the recipe does not say what to evaluate on; add `evaluate: {data: NAME}`, or give --data")
+        name = read.get("metric", str, "exact_match")
+        metric(name)
         return EvaluationSettings(
             data=read.get("data", str, ""),
-            metric=read.get("metric", str, "exact_match"),
+            metric=name,
             limit=read.optional("limit", int, None),
             max_new_tokens=read.get("max_new_tokens", int, 32),
         )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SIZES = ((336, 336), (640, 480), (1024, 768), (800, 2000))
 """(width, height) of the pictures whose positions are shown."""
+MOST = 8
+"""Items of a list that are shown."""
 
 
 def command(
@@ -132,6 +134,8 @@ def brief(data: Any) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, tuple) and len(value) > MOST:
+        return f"({', '.join(map(_value, value[:3]))} ... {len(value)} in all)"
     if isinstance(value, tuple) and any(is_dataclass(item) for item in value):
         return f"({', '.join(brief(item) for item in value)})"
     return brief(value) if is_dataclass(value) and not isinstance(value, type) else repr(value)

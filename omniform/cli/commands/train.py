@@ -23,10 +23,16 @@ def command(
 
     The same command goes on with a run that was stopped.
     """
-    from omniform.training.run import run_recipe
+    from omniform.evaluation.runs import EvaluationSettings
+    from omniform.training.recipe import load_recipe
+    from omniform.training.run import RECIPE, train
 
-    where = {"out": out} if out is not None else {}
-    result = run_recipe(recipe, overrides or (), device=device or None, use_previous=use_previous, **where)
+    going_on = recipe.is_dir()
+    loaded = load_recipe(recipe / RECIPE if going_on else recipe, overrides or ())
+    if loaded.evaluate:
+        EvaluationSettings.of(loaded.evaluate)  # a mistake in it is told now, not after the training
+    where = out or (recipe if going_on else None)
+    result = train(loaded, where, device=device or None, use_previous=use_previous)
     state = result.state
     print(
         f"{result.out}: {state.overall:,} steps, {state.documents:,} documents in {state.seconds:.0f} s, "
