@@ -21,7 +21,15 @@ from omniform.geometry import SpecError
 from omniform.prompt import Prompt
 from omniform.spec import Continuous, Layout, Learn, Lora, Source, Stage, System
 from omniform.systems._conversations import PLAIN, VICUNA_V1, ending
-from omniform.systems._llava_release import CONNECTOR, backbone_of, connector_of, encoder_of, variant_of, views_of
+from omniform.systems._llava_release import (
+    CONNECTOR,
+    backbone_of,
+    connector_of,
+    encoder_of,
+    rules_for,
+    variant_of,
+    views_of,
+)
 from omniform.views.fixed import Fixed
 
 # tinyllava/data/template/*_template.py; labels base.py:93-134
@@ -171,5 +179,11 @@ def from_release(config: Mapping[str, Any]) -> System:
     image = system.continuous("image")
     encoder = encoder_of(image.encoder, said)
     image = replace(image, encoder=encoder, connector=connector_of(said), views=views_of(image.views, said, encoder))
-    backbone = backbone_of(system.backbone, language)
-    return replace(system, inputs={"image": image}, backbone=backbone, published_params={}, variants={})
+    return replace(
+        system,
+        inputs={"image": image},
+        backbone=backbone_of(system.backbone, language),
+        layout=replace(system.layout, rules=rules_for(image.connector, system.layout.rules)),
+        published_params={},
+        variants={},
+    )

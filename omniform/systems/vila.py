@@ -47,10 +47,12 @@ def stages(folder: str, *, bos: bool) -> tuple[Stage, ...]:
 
 
 SCRIPTLESS = Undisclosed("the scripts are in no published commit")
+UNKNOWN = dict.fromkeys(("epochs", "schedule", "warmup", "weight_decay", "max_positions"), SCRIPTLESS)
+PAPER = "arXiv:2312.07533 section 3"
 V1_STAGES = (
-    stage("align", PARTS[1:2], SCRIPTLESS, "llava-cc3m-595k", SCRIPTLESS, "arXiv:2312.07533 section 3", prompt=PLAIN),
-    stage("pretrain", PARTS[1:], SCRIPTLESS, "mmc4-core + coyo-25m", SCRIPTLESS, "arXiv:2312.07533 section 3"),
-    stage("sft", PARTS[1:], SCRIPTLESS, "vila-sft-1m", SCRIPTLESS, "arXiv:2312.07533 section 3"),
+    stage("align", PARTS[1:2], SCRIPTLESS, "llava-cc3m-595k", SCRIPTLESS, PAPER, prompt=PLAIN, **UNKNOWN),
+    stage("pretrain", PARTS[1:], SCRIPTLESS, "mmc4-core + coyo-25m", SCRIPTLESS, PAPER, **UNKNOWN),
+    stage("sft", PARTS[1:], SCRIPTLESS, "vila-sft-1m", SCRIPTLESS, PAPER, **UNKNOWN),
 )
 
 

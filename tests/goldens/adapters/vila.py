@@ -17,6 +17,7 @@ from omniform import index
 from omniform.batch import Features
 from omniform.geometry import MediaSize, Plan, Words
 from omniform.parts import Sight
+from omniform.prompt import Join
 from omniform.spec import System
 from omniform.systems import _vila
 from omniform.systems._conversations import CHATML_DIRECT, PLAIN
@@ -31,9 +32,11 @@ from ..golden import Golden
 from . import _family, _llava, _preprocess, _texts
 from ._load import build
 
+# the original's templates take words as they are given, with the new line that its data code removes
+AUTO = replace(_vila.QWEN2, user="<|im_start|>user\n{content}<|im_end|>\n", join=Join(lead="\n"))
 PROMPTS = {
     "v1": _vila.VICUNA, "vicuna_v1": _vila.VICUNA, "llama_3": _vila.LLAMA_3_FIX, "llama_3_release": _vila.LLAMA_3,
-    "hermes-2": CHATML_DIRECT, "auto": _vila.QWEN2, "qwen2": _vila.QWEN2, "plain": PLAIN,
+    "hermes-2": CHATML_DIRECT, "auto": AUTO, "qwen2": AUTO, "plain": PLAIN,
 }  # fmt: skip
 NEW_LINE = "\n"
 
