@@ -89,9 +89,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         if own != _own(state):
             raise CheckpointError(f"{folder / STATE}: does not match its checksum")
         if state["format"] != FORMAT:
-            raise CheckpointError(
-                f"{folder / STATE}: has format {state['format']}, this omniform reads {FORMAT}; use the one that wrote it"
-            )
+            raise CheckpointError(f"{folder / STATE}: has format {state['format']}, this omniform reads {FORMAT}")
         for name, expected in state["checksums"].items():
             if checksum(folder / name) != expected:
                 raise CheckpointError(f"{folder / name}: does not match its checksum")
