@@ -86,3 +86,19 @@ def tower(tensors):
 def same(a, b):
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def publish_as_laid_out(folder, model):
+    """A release of any system by its layout; returns where the other repositories are."""
+    state, layout_ = model.state_dict(), model.system.layout
+    parts = {}
+    for name in slots(model).shapes:
+        key, repository = layout.place_of(name, model.system)
+        inside = next((f for f in layout_.folders if key.startswith(f"{f}/")), "") if not repository else ""
+        parts.setdefault((repository, inside), {})[key.removeprefix(f"{inside}/")] = state[name].clone()
+    others = {repository: folder / "others" / str(i) for i, (repository, _) in enumerate(parts) if repository}
+    for (repository, inside), tensors in parts.items():
+        write_safetensors(others[repository] if repository else folder / inside, tensors)
+        write_json((others[repository] if repository else folder / inside) / "config.json", {})
+    write_json(folder / "config.json", {})
+    return others

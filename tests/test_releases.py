@@ -43,6 +43,13 @@ def test_files_are_opened_anew_but_nothing_is_lost(tmp_path, monkeypatch):
     assert same(load_release("llava-1.5", folder), model)
 
 
+@pytest.mark.parametrize("slug", index.names("systems"))
+def test_every_system_is_read_as_it_is_laid_out(tmp_path, slug):
+    model = tiny(slug)
+    others = releases.publish_as_laid_out(tmp_path / "r", model)
+    assert same(load_release(model.system, tmp_path / "r", separate=others), model)
+
+
 def test_the_tower_may_be_in_the_release(tmp_path):
     model = tiny()
     write_safetensors(tmp_path, released(model))
