@@ -19,7 +19,8 @@ from ..runner import GIVEN
 from . import _labels
 
 MARK = "<image>"
-PREFIX = "\u2581"
+PREFIX, BLANK = "\u2581", "\u0120"
+"""What begins a piece that follows a blank: in SentencePiece, in byte-level BPE."""
 
 
 def run(data: Mapping[str, Any], slug: str, prompts: Mapping[str, Prompt], mark: str = MARK) -> dict[str, Any]:
@@ -57,7 +58,9 @@ def prompt_of(turns: Sequence[Sequence[str | None]], prompt: Prompt | None, mark
 def labels(data: Mapping[str, Any], system: System, prompts: Mapping[str, Prompt]) -> dict[str, Any]:
     """Ids and labels of every conversation of a golden."""
     small, found = system.shrunk("tiny"), {}
-    for path, name, case in conversations(data):
+    masks = [name for name in re.findall(r"preprocess_(\w+)", data.get("source", "")) if name in prompts]
+    for path, said, case in conversations(data):
+        name = said if said in prompts or not masks else masks[0]
         tokenizer = Toy(data["toy_vocab"], data.get("notes", ""))
         document = _labels.document([_pair(turn) for turn in case["conversation"]])
         prompt = _chosen(name, case, prompts, system.prompt, document)
@@ -98,15 +101,17 @@ class Toy:
     """A toy tokenizer: special tokens are cut out first, the rest is split greedily, the longest piece first.
 
     With pieces of SentencePiece's prefix it behaves as LLaMA's slow tokenizer: every text between special tokens is
-    prefixed once. Without, blanks are skipped.
+    prefixed once. With byte-level BPE's, blanks are written so. Without either, blanks that no piece holds are skipped.
     """
 
     def __init__(self, vocab: Mapping[str, int], notes: str = "") -> None:
         self.prefixed = any(piece.startswith(PREFIX) for piece in vocab)
+        self.blank = PREFIX if self.prefixed else BLANK if any(p.startswith(BLANK) for p in vocab) else " "
         said = {token: int(number) for number, token in re.findall(r"(\d+) (<[^\s>]+>)", notes)}
         said |= {token: int(number) for token, number in re.findall(r"(<[^\s>]+>) (\d+)", notes) if token not in said}
-        newline = re.search(r"(\d+) newline", notes)
-        said |= {"\n": int(newline[1])} if newline else {}
+        for pattern, token in ((r"(\d+) newline", "\n"), (r"(\d+) (?:double newline|\\n\\n)", "\n\n")):
+            line = re.search(pattern, notes)
+            said |= {token: int(line[1])} if line else {}
         said.pop(MARK, None)
         begin = re.search(r"\bbos (\d+)", notes)
         self.bos_id: int | None = int(begin[1]) if begin else None
@@ -129,7 +134,7 @@ class Toy:
 
     def _split(self, text: str) -> list[tuple[int, int, int]]:
         extra = len(PREFIX) if self.prefixed and text else 0
-        marked = PREFIX + text.replace(" ", PREFIX) if extra else text
+        marked = PREFIX * extra + text.replace(" ", self.blank)
         at, found = 0, []
         while at < len(marked):
             piece = next((p for p in self.pieces if marked.startswith(p, at)), None)
@@ -142,7 +147,7 @@ class Toy:
 
     def decode(self, ids: Sequence[int]) -> str:
         names = {number: piece for piece, number in self.vocab.items()}
-        return "".join(names.get(i, "") for i in ids).replace(PREFIX, " ")
+        return "".join(names.get(i, "") for i in ids).replace(self.blank, " ")
 
     def id_of(self, token: str) -> int:
-        return self.vocab[token]
+        return self.vocab.get(token, -1)  # no id of a text

@@ -15,6 +15,7 @@ from omniform.systems.shikra import PROMPT
 
 from ..golden import Golden
 from . import _family, _llava, _texts
+from ._labels import IMAGE
 
 UNMARKED = replace(PROMPT, media={"image": "{media}"}, join=replace(PROMPT.join, lead="\n"))
 PROMPTS = dict.fromkeys(("v1", "v1.1", "vicuna_v1.1", "vicuna_v1_1", "vicuna_v1"), UNMARKED)
@@ -27,11 +28,31 @@ def run(golden: Golden) -> dict[str, Any]:
             separate={"clip.": "inputs.image.encoder."},
         )  # fmt: skip
         return _family.whole(golden, habits)
+    if "toy_vocab" in golden.data:
+        return labels(golden)
     if "cases" not in golden.data:
         return _texts.run(golden.data, "shikra", PROMPTS)
     if "boxes_xyxy_px" in golden.data["cases"][0]:
         return places(golden.data["cases"])
     return _family.pixels(golden, {"pixel_values": 0})
+
+
+def labels(golden: Golden) -> dict[str, Any]:
+    """Ids and labels; a picture is as many patch ids as the golden writes, between its two signs."""
+    patch = _texts.Toy(golden.data["toy_vocab"], golden.notes).id_of("<im_patch>")
+    marked = patch >= 0
+    found = _texts.run(golden.data, "shikra", dict.fromkeys(PROMPTS, PROMPT) if marked else PROMPTS)
+    for path in [p for p in found if marked and p.endswith("input_ids")]:
+        wanted = golden.at(path)
+        count = wanted.count(patch) // max(1, found[path].count(IMAGE))
+        ids, learned = found[path], found[path.removesuffix("input_ids") + "labels"]
+        found[path] = [i for number in ids for i in ([patch] * count if number == IMAGE else [number])]
+        found[path.removesuffix("input_ids") + "labels"] = [
+            label
+            for number, label in zip(ids, learned, strict=True)
+            for label in [label] * (count if number == IMAGE else 1)
+        ]
+    return found
 
 
 def places(cases: list[dict[str, Any]]) -> dict[str, Any]:
