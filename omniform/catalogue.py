@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from omniform import index, survey
-from omniform.facts import facts
-from omniform.spec import System
+
+if TYPE_CHECKING:
+    from omniform.spec import System
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,6 @@ class Entry:
     Attributes:
         here: whether it is written down in this library.
         type: input and output type, such as "A1".
-        modalities: read or written; of systems not here yet, as far as the survey tells.
     """
 
     slug: str
@@ -31,7 +32,14 @@ class Entry:
     connector: str
     decoder: str
     resolution: str
-    modalities: frozenset[str]
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Read or written; of systems not here yet, as far as the survey tells."""
+        if not self.here:
+            return survey.row(self.slug).modalities
+        system = index.system(self.slug)
+        return frozenset({*system.inputs, *system.outputs})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,32 +71,28 @@ def plain(text: str) -> str:
 
 
 def entries() -> Iterator[Entry]:
-    """The survey's rows in its order, then systems that it does not have."""
-    here = {slug: index.system(slug) for slug in index.names("systems")}
-    for row in survey.rows():
-        yield _of_row(row, here.pop(row.slug, None))
-    for system in here.values():
-        yield _of_system(system)
+    """The survey's rows in its order, then systems that it does not have; of the former nothing is imported."""
+    stems = {index.stem(row.slug) for row in survey.rows()}
+    yield from map(_of_row, survey.rows())
+    if set(index.files("systems")) - stems:
+        yield from (_of_system(index.system(s)) for s in index.names("systems") if s not in survey.by_slug())
 
 
-def _of_row(row: survey.Row, system: System | None) -> Entry:
+def _of_row(row: survey.Row) -> Entry:
     return Entry(
-        slug=row.slug, title=row.title, here=system is not None, type=row.type, date=row.date,
+        slug=row.slug, title=row.title, here=index.is_here(row.slug), type=row.type, date=row.date,
         backbone=row.llm_backbone, encoder=row.modality_encoder, connector=row.connection,
         decoder=row.modality_decoder, resolution=row.max_resolution,
-        modalities=_modalities(system) if system else row.modalities,
     )  # fmt: skip
 
 
 def _of_system(system: System) -> Entry:
+    from omniform.facts import facts  # late, so that a listing of the survey alone loads no declarations
+
     derived = facts(system)
     return Entry(
         slug=system.slug, title=system.title, here=True, type=f"{system.input_type}{system.output_type}",
         date=system.date, backbone=derived.cell("llm_backbone"), encoder=derived.cell("modality_encoder"),
         connector=derived.cell("connection"), decoder=derived.cell("modality_decoder"),
-        resolution=derived.cell("max_resolution"), modalities=_modalities(system),
+        resolution=derived.cell("max_resolution"),
     )  # fmt: skip
-
-
-def _modalities(system: System) -> frozenset[str]:
-    return frozenset({*system.inputs, *system.outputs})

@@ -77,6 +77,16 @@ def _systems() -> dict[str, Any]:
     return {slug: module.SYSTEM for slug, module in _system_modules().items()}
 
 
+def stem(slug: str) -> str:
+    """Name of the file that holds a system: its slug with "_" for "-" and "."."""
+    return slug.replace("-", "_").replace(".", "_")
+
+
+def is_here(slug: str) -> bool:
+    """Whether a system is written down here; nothing is imported."""
+    return stem(slug) in files("systems")
+
+
 def names(kind: str) -> tuple[str, ...]:
     """Everything of one kind: slugs of systems, class names of parts."""
     if kind not in KINDS:
@@ -92,6 +102,10 @@ def load(kind: str, name: str) -> Any:
     """
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)
+    if kind == "systems" and is_here(name):
+        found = importlib.import_module(f"omniform.systems.{stem(name)}").SYSTEM
+        if found.slug == name:
+            return found  # the others need not be imported
     members = _systems() if kind == "systems" else declarations(kind)
     if name not in members:
         raise unknown(kind.rstrip("s"), name, members)

@@ -104,6 +104,14 @@ def test_a_difference_must_be_explained_and_only_a_difference() -> None:
         row_stamp.check(system.but(survey_notes={"dates": "x"}), Context())
 
 
+def test_files_of_systems_are_called_like_their_slugs() -> None:
+    assert sorted(map(index.stem, index.names("systems"))) == sorted(index.files("systems"))
+    assert index.is_here("llava-1.5") and not index.is_here("llava-1.6") and not index.is_here("_vila")
+    assert index.system("llava-1.5").slug == "llava-1.5"
+    with pytest.raises(UnknownName, match=r"did you mean 'llava-1\.5'"):
+        index.system("llava-1_5")  # the file's name is not the slug
+
+
 def test_the_catalogue_holds_the_survey_in_order_and_more() -> None:
     entries = list(catalogue.entries())
     assert [e.slug for e in entries[:99]] == [row.slug for row in survey.rows()]

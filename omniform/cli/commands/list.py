@@ -42,14 +42,20 @@ def command(
         _table(found)
 
 
-def _check(**given: str) -> None:
-    from omniform.index import unknown
-    from omniform.spec import MODALITIES
+def _check(input_type: str, output_type: str, modality: str) -> None:
+    _one_of("input type", input_type, ("A", "B"))
+    _one_of("output type", output_type, ("1", "2", "3"))
+    if modality:
+        from omniform.spec import MODALITIES
 
-    known = {"input_type": ("A", "B"), "output_type": ("1", "2", "3"), "modality": MODALITIES}
-    for option, value in given.items():
-        if value and value not in known[option]:
-            raise unknown(option.replace("_", " "), value, known[option])
+        _one_of("modality", modality, MODALITIES)
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    from omniform.index import unknown
+
+    if value and value not in known:
+        raise unknown(what, value, known)
 
 
 def _table(found: list[Entry]) -> None:

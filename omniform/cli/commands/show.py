@@ -25,7 +25,7 @@ def command(
     from omniform import index, survey
 
     slug = system.partition(":")[0]
-    if slug not in index.names("systems") and slug in survey.by_slug():
+    if slug in survey.by_slug() and not index.is_here(slug):
         _not_here(survey.row(slug), json)
     elif json:
         from omniform import serial
