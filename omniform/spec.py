@@ -134,6 +134,7 @@ class Stage:
 
     Attributes:
         batch: documents per optimizer step.
+        steps: optimizer steps, where the length was published so; epochs are not read then.
         warmup: fraction of the steps over which the learning rate rises.
         max_positions: longest document kept, media included.
         views: modality -> views that replace the system's in this stage.
@@ -144,6 +145,7 @@ class Stage:
     data: str
     batch: int | Undisclosed
     epochs: float | Undisclosed = 1.0
+    steps: int | None = None
     schedule: Literal["cosine", "linear", "constant"] | Undisclosed = "cosine"
     warmup: float | Undisclosed = 0.03
     weight_decay: float | Undisclosed = 0.0
@@ -168,8 +170,8 @@ class Layout:
     Attributes:
         rules: ordered (released prefix, our prefix); the first match applies, both ways.
         separate: our prefix -> hub id of another repository that holds these weights in the release.
-        named_in: our prefix -> key of config.json that names the other repository, where it does not stand in `separate`
-            or a release has another; a path within the release is allowed too.
+        named_in: our prefix -> key of config.json that names the other repository, where `separate` does not or a
+            release has another; a path within the release is allowed too.
         folders: sub-folders that are checkpoints of their own; keys read as "folder/key".
         architectures: what "architectures" in a release's config.json says, so that errors can tell whose it is.
         transformers: class of transformers that computes the same, for the sizes that fit it (`weights.export`).

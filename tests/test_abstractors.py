@@ -19,6 +19,7 @@ from omniform.data.document import Document, Media, Text
 from omniform.data.processor import Processor
 from omniform.geometry import SpecError
 from omniform.prompt import Join, Prompt, Turn
+from omniform.training.stages import resolve_stage
 
 RELEASE = {
     "vision_config": {
@@ -125,6 +126,19 @@ def test_ablations_are_refused(changes: dict, message: str) -> None:
     projector = {"projector_type": "c-abs", "num_query_tokens": 144, **changes}
     with pytest.raises(SpecError, match=re.escape(message)):
         index.release("honeybee", {**RELEASE, "projector_config": projector})
+
+
+def test_a_length_published_in_steps_holds_unless_the_recipe_says_otherwise() -> None:
+    system = index.system("honeybee")
+    first = system.stages[0]
+    assert [resolve_stage(system, s, {"data": "x"}).steps for s in system.stages] == [50_000, 4_000]
+    published = resolve_stage(system, first, {"data": "x"})
+    assert (published.epochs, published.total_steps(7)) == (None, 50_000)
+    shorter = resolve_stage(system, first, {"data": "x", "steps": 10})
+    assert (shorter.steps, shorter.epochs) == (10, None)
+    passes = resolve_stage(system, first, {"data": "x", "epochs": 2.0})
+    assert (passes.steps, passes.epochs, passes.total_steps(7)) == (None, 2.0, 14)
+    assert resolve_stage(system, first, published.plain(system)) == published
 
 
 # --- sequences ---------------------------------------------------------------------------------------------------

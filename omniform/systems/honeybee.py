@@ -15,7 +15,7 @@ from omniform.fusion.splice import Splice
 from omniform.geometry import Hw, SpecError
 from omniform.parts import Connector
 from omniform.prompt import Join, Prompt
-from omniform.spec import Continuous, Layout, Learn, Source, Stage, System, Undisclosed
+from omniform.spec import Continuous, Layout, Learn, Source, Stage, System
 from omniform.systems._llava_release import backbone_of
 from omniform.views.fixed import Fixed
 
@@ -58,9 +58,9 @@ SYSTEM = System(
         Stage(
             name="pretrain",
             learn=(Learn(part="image.connector", lr=1e-4),),
-            data="coyo-100m, blip-capfilt",
+            data="coyo-100m, blip-capfilt in equal parts",
             batch=256,
-            epochs=Undisclosed("50,000 steps of a mixture of two sets in equal parts"),
+            steps=50_000,
             warmup=0.04,
             weight_decay=0.01,
             max_positions=1025,
@@ -72,7 +72,7 @@ SYSTEM = System(
             learn=(Learn(part="image.connector", lr=2e-5), Learn(part="backbone", lr=2e-5)),
             data="honeybee-instruct-mix",
             batch=128,
-            epochs=Undisclosed("4,000 steps, or 10,000 for the best results, of a weighted mixture of 13 sets"),
+            steps=4_000,
             warmup=0.0375,
             weight_decay=1e-4,
             max_positions=1024,
@@ -92,8 +92,9 @@ SYSTEM = System(
     source=Source(
         paper="arXiv:2312.06742",
         code="khanrc/honeybee@68a8d84",
-        notes="The learning rate ends at a tenth of its peak (pretrain) or a twentieth (finetune); Adam has betas 0.9, "
-        "0.98 and epsilon 1e-6. Captions are learned on random crops of at least half the picture.",
+        notes="The best results come from 10,000 steps of the second stage. The learning rate ends at a tenth of its "
+        "peak (pretrain) or a twentieth (finetune); Adam has betas 0.9, 0.98 and epsilon 1e-6. Captions are learned on "
+        "random crops of at least half the picture.",
     ),
     published_params={"image.encoder": 303179776, "image.connector": 37070336, "backbone": 6738415616},
     variants={

@@ -90,7 +90,7 @@ def _longest(system: System, stage: Stage) -> int | Undisclosed:
 
 
 def _length(read: Fields, stage: Stage) -> tuple[Any, int | None]:
-    steps = read.optional("steps", int, None)
+    steps = read.optional("steps", int, None if "epochs" in read.data else stage.steps)
     epochs = read.optional("epochs", float, None if steps is not None else stage.epochs)
     if steps is not None and epochs is not None:
         raise RecipeError(f"{read.where}: epochs {epochs} and steps {steps}; give one of them")

@@ -111,10 +111,8 @@ def _stage(stage: Stage) -> str:
 
     learns = [f"{item.part} {known(item.lr)}" for item in stage.learn]
     learns += [f"{stage.lora.part} by LoRA of rank {stage.lora.rank} {stage.lora.lr}"] if stage.lora else []
-    return (
-        f"learns {', '.join(learns)}; {stage.data}, batch {known(stage.batch)}, epochs {known(stage.epochs)}, "
-        f"{known(stage.schedule)}"
-    )
+    length = f"steps {stage.steps:,}" if stage.steps else f"epochs {known(stage.epochs)}"
+    return f"learns {', '.join(learns)}; {stage.data}, batch {known(stage.batch)}, {length}, {known(stage.schedule)}"
 
 
 def _stamps(slug: str) -> dict[str, str]:
