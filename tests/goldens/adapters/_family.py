@@ -80,6 +80,17 @@ def _told(plan: Plan) -> dict[str, Any]:
     }
 
 
+def pictures(golden: Golden, system: System | None = None) -> dict[str, Any]:
+    """Positions and pixels of pictures that become views of one size, whatever the golden calls them."""
+    system = system or index.system(golden.slug)
+    encoder = system.continuous("image").encoder
+    found: dict[str, Any] = {}
+    for path, picture, size, said in _preprocess.cases(golden.data):
+        plan = system.plan("image", size)
+        found |= _preprocess.told(path, said, plan, _preprocess.normalised(picture, plan, encoder))
+    return found
+
+
 def tiles(golden: Golden) -> dict[str, Any]:
     """Pixels of the overview and of the first and last tile."""
     return pixels(golden, {"tile0": 0, "tile1": 1, "tile_last": -1})

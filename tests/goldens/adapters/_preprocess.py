@@ -62,3 +62,17 @@ def compared(path: str, pixels: Tensor, said: Mapping[str, Any]) -> dict[str, An
     """Results under `path` for the statistics that a golden gives."""
     found = statistics(pixels)
     return {f"{path}/{key}": found[key] for key in said if key in found}
+
+
+def told(path: str, said: Mapping[str, Any], plan: Plan, *pixels: Tensor) -> dict[str, Any]:
+    """Results of one case, whatever it calls them: positions by their usual names, pixels by their shape.
+
+    Args:
+        pixels: (views, 3, height, width) of all views, and of what else the original makes of the picture.
+    """
+    found = {f"{path}/{key}": plan.positions for key in ("tokens", "num_tokens", "total_tokens") if key in said}
+    shaped = {tuple(t.shape): t for views in reversed(pixels) for t in (views, *views)}
+    for key, value in said.items():
+        tensor = shaped.get(tuple(value["shape"])) if isinstance(value, dict) and "shape" in value else None
+        found |= {} if tensor is None else compared(f"{path}/{key}", tensor, value)
+    return found

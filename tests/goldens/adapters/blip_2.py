@@ -18,13 +18,16 @@ from omniform.connectors.qformer_objectives_module import QFormerObjectives
 from omniform.encoders.image_module import square_positions
 
 from ..golden import Golden
+from . import _family
 from ._llava import IGNORED, padded
 from ._load import build, load
 
 ENCODER, CONNECTOR = "inputs.image.encoder.", "inputs.image.connector."
 
 
-def run(golden: Golden) -> dict[str, Tensor]:
+def run(golden: Golden) -> dict[str, Any]:
+    if golden.data:
+        return _family.pictures(golden)
     if "pos_embed" in golden.inputs:
         return positions(golden)
     return objectives(golden) if "text_feats" in golden.expected else whole(golden)

@@ -16,7 +16,7 @@ from omniform.data.processor import Processor, Sample
 from omniform.spec import System
 
 from ..golden import Golden
-from . import _llava
+from . import _family, _llava
 from ._load import build
 
 HABITS = _llava.Habits(inline=-1, text_rows_take_one=False)
@@ -26,7 +26,9 @@ SPEAKERS = re.compile(r"(\nHuman: |\nAI: |<image>)")
 
 
 def run(golden: Golden) -> dict[str, Any]:
-    return sequences(golden.data) if golden.data else whole(golden)
+    if not golden.data:
+        return whole(golden)
+    return sequences(golden.data) if "prompt" in golden.data["cases"][0] else _family.pictures(golden)
 
 
 def whole(golden: Golden) -> dict[str, Tensor]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from omniform import index
 from omniform.batch import Features
 from omniform.connectors.patch_mining import overviews
 from omniform.encoders.convnext_clip import ConvNextClip
+from omniform.encoders.cropped import Cropped
 from omniform.encoders.cropped_module import CroppedModule
 from omniform.encoders.several import Several
 from omniform.geometry import MediaSize
@@ -21,7 +23,7 @@ from omniform.spec import System
 from omniform.systems import mini_gemini
 
 from ..golden import Golden
-from . import _llava, _texts
+from . import _llava, _preprocess, _texts
 from ._load import build
 
 PROMPTS = {
@@ -32,7 +34,27 @@ PROMPTS = {
 
 
 def run(golden: Golden) -> dict[str, Any]:
-    return _texts.run(golden.data, golden.slug, PROMPTS) if golden.data else whole(golden)
+    if not golden.data:
+        return whole(golden)
+    return pictures(golden) if "cases" in golden.data else _texts.run(golden.data, golden.slug, PROMPTS)
+
+
+def pictures(golden: Golden) -> dict[str, Any]:
+    """Positions and pixels: of the fine view, and of what the coarse encoder sees of it, the whole picture last."""
+    found: dict[str, Any] = {}
+    for path, picture, size, said in _preprocess.cases(golden.data):
+        finer = "hd" in str(said.get("variant", golden.data.get("config", ""))).lower()
+        system = index.system("mini-gemini:7b-hd" if finer else "mini-gemini")
+        encoder, plan = system.continuous("image").encoder, system.plan("image", size)
+        assert isinstance(encoder, Several)
+        fine = _preprocess.normalised(picture, plan, encoder)
+        coarse = F.interpolate(fine, size=encoder.members[0].size, mode="bilinear", align_corners=False)
+        if isinstance(encoder.members[0], Cropped):
+            with torch.device("meta"):
+                cropped = CroppedModule(encoder.members[0])
+            coarse = cropped.cut(coarse)[0].roll(-1, dims=0)
+        found |= _preprocess.told(path, said, plan, fine, coarse)
+    return found
 
 
 def whole(golden: Golden) -> dict[str, Tensor]:
