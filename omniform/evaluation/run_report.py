@@ -67,7 +67,8 @@ def _training(run: Run) -> dict[str, str]:
 
 def _versions(engine: Engine) -> dict[str, str]:
     packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    where = f"{engine.device.type}, {torch.get_num_threads()} threads" if engine.device.type == "cpu" else ""
+    threads = torch.get_num_threads()
+    where = f"CPU, {threads} thread{'s'[: threads > 1]}" if engine.device.type == "cpu" else ""
     return {
         "omniform": __version__, **packages, "python": platform.python_version(),
         "evaluated on": where or torch.cuda.get_device_name(engine.device),
