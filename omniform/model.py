@@ -100,7 +100,8 @@ class Lmm(nn.Module):
         for modality, media in batch.media.items():
             stream = self.stream(modality)
             x = stream.fusion(x, stream(media), media.at)
-        for stream in self.inputs.values():
+        for name in self.inputs:
+            stream = self.stream(name)
             unused = all(self.stream(m) is not stream for m in batch.media)
             if unused and self.training and any(p.requires_grad for p in stream.parameters()):
                 # ranks stay in step and every trainable part has a gradient
@@ -114,7 +115,7 @@ class Lmm(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """Losses by output."""
         hidden = self.hidden(batch)
-        return {m: decoder.loss(self.backbone, hidden, batch) for m, decoder in self.outputs.items()}
+        return {m: self.part(f"{m}.decoder").loss(self.backbone, hidden, batch) for m in self.outputs}
 
     def stream(self, modality: str) -> Any:
         """The input that reads a modality, shared or its own."""

@@ -71,7 +71,7 @@ def question_type(question: str) -> str:
 def _questions(rows: Sequence[tuple[str, str, int]], paths: Mapping[int, str], split: str) -> Iterator[Document]:
     media = {n: Media("image", str(p)) for n, p in paths.items()}
     for number, (question, answer, image) in enumerate(rows):
-        info = FrozenMap(type=question_type(question), answer=answer)
+        info: FrozenMap[str, str] = FrozenMap(type=question_type(question), answer=answer)
         yield Document((media[image], Text(question), Text(answer, "assistant")), f"easy-vqa/{split}/{number}", info)
 
 

@@ -78,8 +78,8 @@ class Sample:
                 f"document {self.id or '(unnamed)'}: media end at position {last + 1}, but at most {length} positions "
                 "are allowed; raise max_positions or use fewer views"
             )
-        kept = {"ids": self.ids[:length], "learn": self.learn[:length]}
-        return replace(self, **kept, truncated=len(self) - length)
+        cut = len(self) - length
+        return replace(self, ids=self.ids[:length], learn=self.learn[:length], truncated=cut)
 
 
 @dataclass

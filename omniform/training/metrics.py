@@ -90,13 +90,13 @@ def plot(folder: Path) -> Path:
         axes.plot(steps, _smoothed(losses), color=line.get_color(), label=f"{stage} (ends at {losses[-1]:.4f})")
     if records:
         axes.legend()
-    axes.set(xlabel="step", ylabel="loss per learned token", title=folder.resolve().name)
-    axes.grid(alpha=0.3)
+    axes.set(xlabel="step", ylabel="loss per learned token", title=folder.resolve().name, yscale="log")
+    axes.grid(alpha=0.3, which="both")
     figure.savefig(folder / PLOT, dpi=120)
     return folder / PLOT
 
 
-def _smoothed(values: Sequence[float], keep: float = 0.9) -> list[float]:
+def _smoothed(values: Sequence[float], keep: float = 0.7) -> list[float]:
     """Exponential mean whose start is not biased towards its first value."""
     total = weight = 0.0
     out = []
