@@ -145,7 +145,7 @@ def test_transformers_become_convolutions_at_nano_size() -> None:
     assert SIGLIP_SO400M_384.shrunk("nano") == ConvNet()
     small = S2(inner=SIGLIP_SO400M_384).shrunk("nano")
     assert small == S2(inner=ConvNet(), sides=(1, 2))
-    assert (small.size, small.dim) == ((128, 128), 192)
+    assert (small.size, small.dim) == ((128, 128), 256)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_impossible_encoders_are_refused() -> None:
         (lambda: S2(inner=examples.SIGLIP.but(drop_first=True)), r"gives \(15,\) cells without a map"),
         (lambda: S2(inner=examples.CLIP, sides=(2, 1)), "must grow"),
         (lambda: ConvNet(widths=(8, 12)), "multiples of the 8 groups"),
-        (lambda: ConvNet(image=60), "must divide by 8"),
+        (lambda: ConvNet(image=60), "must divide by 16"),
         (lambda: EfficientNetLite0(stage=8), "stage 8: give 1 to 7"),
         (lambda: examples.CLIP.but(feature_layer=-4), "feature_layer -4 of 3 layers"),
     ]:

@@ -25,7 +25,7 @@ class ConvNet(Encoder):
     implementation = "omniform.encoders.conv_net_module:ConvNetModule"
 
     image: int = 64
-    widths: tuple[int, ...] = (32, 64, 96)
+    widths: tuple[int, ...] = (32, 64, 96, 128)
     groups: int = 8
 
     def __post_init__(self) -> None:
