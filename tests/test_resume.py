@@ -263,9 +263,18 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(
         assert torch.equal(tensor, resumed.model.state_dict()[key]), key
 
 
-def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_first(tmp_path: Path, undisturbed: RunResult):
+@pytest.mark.parametrize(
+    ("after", "said", "newest"),
+    [
+        (3, "stopped after step 3 of stage 'pretrain'", "0-00000003"),
+        (7, "stopped after stage 'pretrain'", "1-00000000"),
+    ],
+)
+def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_first(
+    tmp_path: Path, undisturbed: RunResult, after: int, said: str, newest: str
+):
     class Asking(Quiet):
-        left = 3
+        left = after
 
         def advance(self, step: int) -> None:
             self.left -= 1
@@ -274,10 +283,10 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_first(tmp_path: Path, u
                 os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped, match=r"stopped after step 3 of stage 'pretrain'; the same command goes on there"):
+    with pytest.raises(Stopped, match=f"{said}; the same command goes on"):
         train(recipe(), tmp_path / "run", report=Asking(), device="cpu")
     assert signal.getsignal(signal.SIGTERM) is before
-    assert checkpoints(tmp_path / "run")[-1].name == "0-00000003"
+    assert checkpoints(tmp_path / "run")[-1].name == newest
     resumed = quiet(tmp_path / "run")
     for key, tensor in undisturbed.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[key]), key

@@ -118,6 +118,8 @@ class _StageLoop:
         stop_learning(self.model, self.stage)
         state.stage, state.step = state.stage + 1, 0
         self.trainer.checkpoint({})
+        if self.trainer.stopping() and state.stage < len(self.recipe.stages):
+            raise Stopped(f"stopped after stage {self.stage.name!r}; the same command goes on with the next")
 
     def _step(self, step: Step) -> None:
         state = self.state
@@ -187,7 +189,7 @@ class _StageLoop:
         if saves:
             self.trainer.checkpoint(optimizer_tensors(self.optimizer, self.parameters))
             self.saved_at = time.monotonic()
-        if stopping:
+        if stopping and not ends:
             raise Stopped(
                 f"stopped after step {state.step} of stage {self.stage.name!r}; the same command goes on there"
             )
