@@ -12,7 +12,9 @@ _PUBLIC = {
     "Source": "omniform.spec", "Learn": "omniform.spec", "Lora": "omniform.spec", "Layout": "omniform.spec",
     "Prompt": "omniform.prompt", "MediaSize": "omniform.geometry", "SpecError": "omniform.geometry",
     "names": "omniform.index", "system": "omniform.index",
-    "Lmm": "omniform.model",
+    "Lmm": "omniform.model", "Document": "omniform.data.document", "Processor": "omniform.data.processor",
+    "open_model": "omniform.inference.load", "Engine": "omniform.inference.engine", "Chat": "omniform.inference.chat",
+    "GenerationConfig": "omniform.inference.sampling",
 }  # fmt: skip
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
 

@@ -24,7 +24,10 @@ TABLE = re.compile(r"(<!-- systems -->\n)(.*?)(<!-- /systems -->)", re.DOTALL)
 
 def systems_table() -> str:
     """Markdown of the systems written down here, in the survey's order."""
-    rows = ["| system | type | date | language model | encoder | connection | stamps |", "|---|---|---|---|---|---|---|"]
+    rows = [
+        "| system | type | date | language model | encoder | connection | stamps |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for entry in catalogue.entries():
         if entry.here:
             earned = recorded().get(entry.slug, {})
