@@ -229,4 +229,4 @@ def test_the_finer_size_learns_from_a_picture(size: Any) -> None:
     if size == "nano":
         encoder = system.continuous("image").encoder
         assert isinstance(encoder, Several) and isinstance(encoder.members[1], ConvNet)
-        assert (encoder.grids(encoder.size), rows) == (((5, 8, 8), (16, 16)), 320)
+        assert (encoder.grids(encoder.size), rows) == (((5, 4, 4), (8, 8)), 80)
