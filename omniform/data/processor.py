@@ -6,7 +6,7 @@ prompt says so; a token is learned when it covers a character that the prompt sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
@@ -19,7 +19,7 @@ from omniform.data.document import Document, Media
 from omniform.data.media import size_of
 from omniform.data.tokenizer import Offsets, Tokenizer
 from omniform.geometry import Plan, Words
-from omniform.parts import Views
+from omniform.parts import Sight, Views
 from omniform.prompt import Piece, Prompt
 from omniform.spec import System
 
@@ -101,6 +101,7 @@ class Processor:
     def __init__(self, system: System, tokenizer: Tokenizer) -> None:
         self.system = system
         self.tokenizer = tokenizer
+        self._last: tuple[Media, Views, Plan] | None = None
         self._encode = lru_cache(maxsize=65536)(self._encode_now)
 
     def sample(
@@ -146,7 +147,7 @@ class Processor:
         item = media[number]
         entry = self.system.continuous(item.modality)
         strategy = own.get(item.modality, entry.views).among(len(media))
-        plan = strategy.plan(size_of(item), entry.sight())
+        plan = self._plan(item, strategy, entry.sight)
         at: list[int] = []
         for block in plan.blocks:
             if isinstance(block, Words):
@@ -155,6 +156,13 @@ class Processor:
                 at += range(len(draft.ids), len(draft.ids) + block.positions)
                 draft.add([0] * block.positions, [False] * block.positions)
         draft.media.append(MediaItem(item.modality, item, plan, np.asarray(at, dtype=np.int64)))
+
+    def _plan(self, item: Media, strategy: Views, sight: Callable[[], Sight]) -> Plan:
+        """The plan of a medium; neighbours often ask about the same one, whose header is then read once."""
+        last = self._last
+        if last is None or last[0] is not item or last[1] != strategy:
+            last = self._last = item, strategy, strategy.plan(size_of(item), sight())
+        return last[2]
 
     def _encode_now(self, pieces: tuple[Piece, ...]) -> tuple[list[int], list[bool]]:
         """Ids of joined text pieces, and whether each covers a learned character."""
