@@ -16,7 +16,7 @@ class TreeStableLmLayer(StableLmDecoderLayer):
 
     post_attention_layernorm: Any  # optional there, for parallel blocks
 
-    def forward(self, hidden_states: Tensor, **arguments: Any) -> Tensor:  # type: ignore[override]  # all handed on
+    def forward(self, hidden_states: Tensor, *_: Any, **arguments: Any) -> Tensor:
         attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **arguments)
         hidden_states = hidden_states + attended
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
