@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from omniform import attention
 from omniform.backbones.decoder import Decoder
 from omniform.batch import Tree
+
+# what transformers' layers call the keys and values that they are given: renamed in 5.24
+CACHE = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 class DecoderModule(nn.Module):
@@ -39,9 +44,12 @@ class DecoderModule(nn.Module):
     ) -> Float[Tensor, "n dim"]:
         """Last hidden states (after the final norm) of one packed sequence."""
         out = self.lm.base_model(
-            inputs_embeds=embeds[None], position_ids=positions[None], tree=tree,
-            past_key_values=cache, use_cache=cache is not None,
-        )  # fmt: skip
+            inputs_embeds=embeds[None],
+            position_ids=positions[None],
+            tree=tree,
+            use_cache=cache is not None,
+            **{CACHE: cache},
+        )
         return out.last_hidden_state[0]
 
     def step(
@@ -59,7 +67,7 @@ class DecoderModule(nn.Module):
             cache: made without a configuration, so that layers with a window keep all keys; attention applies it.
         """
         return self.lm.base_model(
-            inputs_embeds=embeds, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+            inputs_embeds=embeds, position_ids=positions, attention_mask=mask, use_cache=True, **{CACHE: cache}
         ).last_hidden_state
 
     def logits(self, hidden: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:

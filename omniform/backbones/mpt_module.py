@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.models.mpt.modeling_mpt import MptAttention
 
 from omniform.attention import Slopes, tree_attention
-from omniform.backbones.decoder_module import DecoderModule
+from omniform.backbones.decoder_module import CACHE, DecoderModule
 from omniform.backbones.mpt import Mpt
 from omniform.batch import Tree
 
@@ -30,15 +30,15 @@ class TreeMptAttention(MptAttention):
         self,
         hidden_states: Float[Tensor, "rows queries dim"],
         position_bias: Any,  # the tree, or None
-        past_key_values: Any = None,
+        *_: Any,
         attention_mask: Tensor | None = None,
-        **_: Any,
+        **given: Any,
     ) -> tuple[Float[Tensor, "rows queries dim"], None]:
         query, key, value = self.Wqkv(hidden_states).chunk(3, dim=2)
         query, key = self.q_ln(query), self.k_ln(key)
         q, k, v = (x.unflatten(2, (self.n_heads, self.head_dim)).transpose(1, 2) for x in (query, key, value))
-        if past_key_values is not None:
-            k, v = past_key_values.update(k, v, self.layer_idx)
+        if (cache := given.get(CACHE)) is not None:
+            k, v = cache.update(k, v, self.layer_idx)
         dropout = float(self.attn_dropout_p) if self.training else 0.0
         out, _weights = tree_attention(
             self, q, k, v, attention_mask, self.softmax_scale, dropout, tree=position_bias, slopes=self.slopes
