@@ -252,9 +252,90 @@ class Backbone(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Codec(Part):
-    """A discrete tokenizer and de-tokenizer of one modality."""
+    """A discrete tokenizer and de-tokenizer of one modality.
+
+    An extent is what one medium measures: (height, width) in pixels, or (samples,). Its module encodes a batch of
+    media of one extent to codes, `books` of them for each cell, cell after cell; decodes codes to media of a given
+    extent; and renders the codes of one medium as something that can be saved.
+    """
 
     modality: ClassVar[str]
+    released: ClassVar[Rules] = ()
+    """Key rules of the family's own public checkpoints."""
+
+    @property
+    def writer(self) -> str:
+        """What the field calls its second half, where it has a name of its own."""
+        return self.title
+
+    @property
+    def codebook(self) -> int:
+        """Entries of each book; codes are below it."""
+        raise NotImplementedError
+
+    @property
+    def books(self) -> int:
+        """Codes of one cell."""
+        return 1
+
+    @property
+    def counted(self) -> bool:
+        """Whether the extent alone says how many codes a medium has; otherwise it says how many at most."""
+        return True
+
+    @property
+    def size(self) -> Grid:
+        """Extent that its geometry was made for."""
+        raise NotImplementedError
+
+    def cells(self, extent: Grid) -> Grid:
+        """Cells of one medium."""
+        raise NotImplementedError
+
+    def codes(self, extent: Grid) -> int:
+        """Codes of one medium."""
+        return flat_rows(self.cells(extent)) * self.books
+
+    def num_params(self) -> int:
+        raise NotImplementedError
+
+    def flops(self, extent: Grid) -> int:
+        """Forward FLOPs of encoding one medium."""
+        raise NotImplementedError
+
+    def decode_flops(self, extent: Grid) -> int:
+        """Forward FLOPs of decoding one medium."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCodec(Codec):
+    """A codec of pictures; `mean`, `std` and `resample` as an encoder's."""
+
+    abstract: ClassVar[bool] = True
+    modality: ClassVar[str] = "image"
+
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    resample: Literal["bicubic", "bilinear", "lanczos"] = "lanczos"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioCodec(Codec):
+    """A codec of mono sound.
+
+    Attributes:
+        rate: samples a second.
+    """
+
+    abstract: ClassVar[bool] = True
+    modality: ClassVar[str] = "audio"
+
+    rate: int
+
+    @property
+    def size(self) -> Grid:
+        return (self.rate,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +358,11 @@ def conv_flops(cells: int, kernel: int, in_dim: int, out_dim: int) -> int:
     return 2 * cells * kernel * kernel * in_dim * out_dim
 
 
+def conv1d_flops(cells: int, kernel: int, in_dim: int, out_dim: int) -> int:
+    """Forward FLOPs of a dense one-dimensional convolution with `cells` output cells."""
+    return 2 * cells * kernel * in_dim * out_dim
+
+
 def vit_flops(tokens: int, layers: int, dim: int, mlp_dim: int) -> int:
     """Forward FLOPs of a plain pre-norm transformer encoder."""
     per_token = 2 * (4 * dim * dim + 2 * dim * mlp_dim)
@@ -284,6 +370,6 @@ def vit_flops(tokens: int, layers: int, dim: int, mlp_dim: int) -> int:
 
 
 __all__ = [
-    "Backbone", "Codec", "Connector", "Encoder", "Fusion", "OutputDecoder", "Part", "Rules", "Shrunk", "Sight",
-    "SpecError", "Views", "conv_flops", "vit_flops",
+    "AudioCodec", "Backbone", "Codec", "Connector", "Encoder", "Fusion", "ImageCodec", "OutputDecoder", "Part", "Rules",
+    "Shrunk", "Sight", "SpecError", "Views", "conv1d_flops", "conv_flops", "vit_flops",
 ]  # fmt: skip

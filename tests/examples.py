@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from omniform.codecs.encodec import ENCODEC_24K, ENCODEC_32K
+from omniform.codecs.units import MHUBERT_KM1000
+from omniform.codecs.vqgan import MAKE_A_SCENE_512
 from omniform.connectors.c_abstractor import CAbstractor
 from omniform.connectors.d_abstractor import DAbstractor
 from omniform.connectors.downsample_mlp import DownsampleMlp
@@ -22,7 +25,7 @@ from omniform.encoders.eva_vit import EVA_G_224
 from omniform.encoders.s2 import S2
 from omniform.encoders.several import Several
 from omniform.encoders.siglip import SIGLIP_SO400M_384
-from omniform.parts import Connector, Encoder, Views
+from omniform.parts import Codec, Connector, Encoder, Views
 from omniform.views.among import Among
 from omniform.views.any_res import AnyRes, grids_up_to
 from omniform.views.dynamic_s2 import DynamicS2
@@ -98,4 +101,12 @@ ENCODERS: tuple[Encoder, ...] = (
     Several(members=(CLIP, DINOV2_L_518.shrunk("tiny"))),
     Several(members=(SIGLIP.but(image=48), ConvNet(image=24, widths=(8, 16, 32)))),
     Several(members=(Cropped(inner=CLIP), CONVNEXT_CLIP_L_768.shrunk("tiny"))),
+)
+CODECS: tuple[Codec, ...] = (
+    MAKE_A_SCENE_512.shrunk("tiny"),
+    MAKE_A_SCENE_512.shrunk("tiny").but(levels=(1, 2), blocks=2, image=16, attended=(16, 8)),
+    MHUBERT_KM1000.shrunk("tiny"),
+    MHUBERT_KM1000.shrunk("tiny").but(merged=False, normalised=True),
+    ENCODEC_24K.shrunk("tiny"),
+    ENCODEC_32K.shrunk("tiny").but(streams=1, residuals=2),
 )

@@ -27,7 +27,7 @@ from omniform.frozen import FrozenMap
 from omniform.geometry import MediaSize, Pad, Plan, Resize, Step
 
 RESAMPLE: Mapping[str, Image.Resampling] = FrozenMap(
-    bicubic=Image.Resampling.BICUBIC, bilinear=Image.Resampling.BILINEAR
+    bicubic=Image.Resampling.BICUBIC, bilinear=Image.Resampling.BILINEAR, lanczos=Image.Resampling.LANCZOS
 )
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Modes of more than 8 bits, which PIL would clip to white when converting to RGB."""
@@ -80,7 +80,7 @@ def views_of(frames: Sequence[Image.Image], plan: Plan, resample: str) -> UInt8[
 
     Args:
         frames: RGB pictures of one medium.
-        resample: filter of every `Resize`, "bicubic" or "bilinear".
+        resample: filter of every `Resize`, "bicubic", "bilinear" or "lanczos".
     """
     done: dict[tuple[int, tuple[Step, ...]], Image.Image] = {}
 

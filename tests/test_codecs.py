@@ -1,0 +1,184 @@
+"""Every codec keeps its promises; numbers of the originals and of transformers."""
+
+from __future__ import annotations
+
+import io
+import wave
+from typing import Any
+
+import examples
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import EncodecConfig, EncodecModel, HubertConfig, HubertModel
+
+from omniform import index
+from omniform.codecs.encodec import ENCODEC_24K, ENCODEC_32K, Encodec
+from omniform.codecs.units import MHUBERT_KM1000
+from omniform.codecs.vqgan import MAKE_A_SCENE_512, VqGan
+from omniform.geometry import Grid, SpecError
+from omniform.parts import Codec
+
+every_example = pytest.mark.parametrize("codec", examples.CODECS, ids=str)
+FULL = (MAKE_A_SCENE_512, MHUBERT_KM1000, ENCODEC_24K, ENCODEC_32K)
+
+
+def extents(codec: Codec) -> tuple[Grid, ...]:
+    """The trained one, and odd ones."""
+    return (codec.size, (11, 6), (9, 19)) if codec.modality == "image" else (codec.size, (61,), (33,))
+
+
+def media(codec: Codec, extent: Grid, count: int = 2) -> Tensor:
+    torch.manual_seed(0)
+    shape = (count, 3, *extent) if codec.modality == "image" else (count, *extent)
+    return torch.rand(shape) * 1.8 - 0.9
+
+
+@pytest.mark.parametrize("name", [n for n, kind in index.declarations("codecs").items() if issubclass(kind, Codec)])
+def test_every_codec_has_an_example(name: str) -> None:
+    assert name in {type(codec).__name__ for codec in examples.CODECS}
+
+
+@every_example
+def test_codes_are_as_declared(codec: Codec) -> None:
+    torch.manual_seed(0)
+    module = codec.build().eval()
+    for extent in extents(codec):
+        codes = module.encode(media(codec, extent))
+        assert codes.shape == (2, codec.codes(extent))
+        assert codes.min() >= 0 and codes.max() < codec.codebook
+        assert codec.codes(extent) % codec.books == 0
+
+
+@every_example
+def test_media_of_odd_extents_come_back_at_their_extent(codec: Codec) -> None:
+    torch.manual_seed(0)
+    module = codec.build().eval()
+    for extent in extents(codec):
+        given = media(codec, extent)
+        back = module.decode(module.encode(given), extent)
+        assert back.shape == given.shape
+        assert back.isfinite().all()
+
+
+@every_example
+def test_a_medium_does_not_depend_on_its_batch(codec: Codec) -> None:
+    torch.manual_seed(0)
+    module = codec.build().eval()
+    given = media(codec, codec.size, 3)
+    codes = module.encode(given)
+    assert torch.equal(module.encode(given[1:2]), codes[1:2])
+    assert torch.allclose(module.decode(codes[1:2], codec.size), module.decode(codes, codec.size)[1:2], atol=1e-5)
+
+
+@every_example
+def test_rendering_gives_what_can_be_saved(codec: Codec) -> None:
+    module = codec.build().eval()
+    signal = module.render(module.encode(media(codec, codec.size))[0])
+    if codec.modality == "image":
+        assert isinstance(signal, Image.Image) and signal.size == codec.size[::-1] and signal.mode == "RGB"
+    else:
+        with wave.open(io.BytesIO(signal)) as file:
+            assert file.getframerate() == codec.rate  # type: ignore[attr-defined]
+            assert file.getnframes() > 0 and file.getnchannels() == 1
+
+
+@pytest.mark.parametrize("codec", [*examples.CODECS, *FULL], ids=str)
+def test_parameters_are_as_declared(codec: Codec) -> None:
+    with torch.device("meta"):
+        module = codec.build()
+    assert sum(p.numel() for p in module.parameters()) == codec.num_params()
+
+
+@every_example
+def test_flops_are_as_declared(codec: Codec) -> None:
+    module, extent = codec.build().eval(), extents(codec)[1]
+    given = media(codec, extent, 1)
+    with FlopCounterMode(display=False) as reading:
+        module.encode(given)
+    recurrent = 0  # which PyTorch's counter does not see
+    if isinstance(codec, Encodec):
+        recurrent = 2 * codec.cells(extent)[0] * codec.lstm * 8 * codec.inner**2
+    assert codec.flops(extent) - recurrent == pytest.approx(reading.get_total_flops(), rel=0.1)
+    assert codec.decode_flops(extent) > 0
+
+
+@pytest.mark.parametrize("codec", [*examples.CODECS, *FULL], ids=str)
+def test_shrinking(codec: Codec) -> None:
+    tiny, nano = codec.shrunk("tiny"), codec.shrunk("nano")
+    assert tiny.num_params() < nano.num_params() < 3_000_000
+    assert tiny.codes(tiny.size) <= 40 and tiny.codebook <= 32
+    assert nano.shrunk("nano") == nano
+    assert type(tiny) is type(codec)
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_of_512_has_1024_codes_of_8192() -> None:
+    assert MAKE_A_SCENE_512.codes((512, 512)) == 1024
+    assert MAKE_A_SCENE_512.codebook == 8192
+    assert MAKE_A_SCENE_512.num_params() == 68718467
+    assert MAKE_A_SCENE_512.cells((500, 17)) == (32, 2)
+
+
+def test_codes_of_another_extent_are_refused() -> None:
+    module = examples.CODECS[0].build()
+    with pytest.raises(SpecError, match=r"5 codes, but a picture of 8x8 has 4"):
+        module.decode(torch.zeros(1, 5, dtype=torch.long), (8, 8))
+    with pytest.raises(SpecError, match=r"32 groups"):
+        VqGan(width=24)
+
+
+def test_reconstruction_teaches_encoder_and_codebook() -> None:
+    module = examples.CODECS[0].build()
+    picture, loss = module.reconstruct(media(examples.CODECS[0], (8, 8)))
+    (picture.square().mean() + loss).backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
+
+
+# --- sound -------------------------------------------------------------------------------------------------------
+
+
+def test_frames_are_those_of_the_original() -> None:
+    """A second at 16 kHz is 49 frames of HuBERT; a shorter waveform than a frame is one."""
+    assert [MHUBERT_KM1000.codes((n,)) for n in (16000, 400, 399, 1, 719, 720)] == [49, 1, 1, 1, 1, 2]
+    assert ENCODEC_24K.codes((24000,)) == 75 * 8
+    assert ENCODEC_32K.codes((32001,)) == 51 * 4
+    assert MHUBERT_KM1000.vocoder.num_params(1000) == 13485443
+
+
+def test_runs_of_units_become_one_code() -> None:
+    module: Any = examples.CODECS[2].build()
+    codes, counts = module.merged(torch.tensor([3, 3, 1, 1, 1, 3]))
+    assert (codes.tolist(), counts.tolist()) == ([3, 1, 3], [2, 3, 1])
+
+
+def test_features_are_those_of_transformers() -> None:
+    torch.manual_seed(0)
+    codec = MHUBERT_KM1000.shrunk("tiny").but(layers=3, layer=2)
+    module = codec.build().eval()
+    reference = HubertModel(HubertConfig(**codec.config())).eval()
+    reference.load_state_dict(module.hubert.state_dict())
+    given = media(codec, (61,))
+    wanted = reference(given, output_hidden_states=True).hidden_states[2]
+    assert torch.allclose(module.features(given), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("codec", examples.CODECS[4:], ids=str)
+def test_encodec_equals_transformers(codec: Any) -> None:
+    torch.manual_seed(0)
+    module = codec.build().eval()
+    for layer in module.model.quantizer.layers:
+        layer.codebook.embed.normal_()
+    reference = EncodecModel(EncodecConfig(**codec.config())).eval()
+    reference.load_state_dict(module.model.state_dict())
+    given = media(codec, (61,))
+    told = reference.encode(given[:, None], bandwidth=reference.config.target_bandwidths[-1]).audio_codes[0]
+    codes = module.encode(given)
+    assert torch.equal(codes.unflatten(1, (-1, codec.books)).transpose(1, 2), told[:, : codec.books])
+    if codec.streams == codec.held:
+        wanted = reference.decode(told[None], [None]).audio_values[:, 0, :61]
+        assert torch.allclose(module.decode(codes, (61,)), wanted, atol=1e-5)
