@@ -122,6 +122,11 @@ class Tree:
         parents = {n.parent for n in self.nodes}
         return tuple(i for i in range(len(self.nodes)) if i not in parents)
 
+    @cached_property
+    def lasts(self) -> list[int]:
+        """The last position of each leaf."""
+        return [self.nodes[leaf].stop - 1 for leaf in self.leaves]
+
 
 @dataclass(frozen=True)
 class Features:

@@ -212,6 +212,8 @@ class Backbone(Part):
 
     trees: ClassVar[bool] = True
     """Whether branches may share one trunk in a packed sequence with exact results."""
+    memory: ClassVar[Literal["keys", "state"]] = "keys"
+    """What it keeps of positions already read: keys and values of each, or a state of fixed size for each row."""
 
     dim: int
     layers: int
@@ -236,6 +238,10 @@ class Backbone(Part):
 
     def kv_bytes_per_position(self, bytes_per_value: int) -> int:
         raise NotImplementedError
+
+    def state_bytes(self, bytes_per_value: int) -> int:
+        """Bytes kept of a row however long it is."""
+        return 0
 
     def learnable_params(self, first_layer: int = 0) -> int:
         """Parameters from a layer on; from layer 0 on those outside the layers too."""

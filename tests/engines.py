@@ -8,6 +8,7 @@ from PIL import Image
 
 from omniform import index
 from omniform.backbones.llama import LLAMA_7B, Llama
+from omniform.backbones.mamba import MAMBA_2_8B
 from omniform.backbones.mistral import MISTRAL_7B_V01
 from omniform.data.document import Document, Media, Text
 from omniform.data.processor import Processor
@@ -33,6 +34,7 @@ BACKBONES = {
     "llama": LLAMA_7B,
     "grouped queries": LLAMA_7B.but(kv_heads=8),
     "window": MISTRAL_7B_V01.but(window=512),  # 8 positions at tiny size
+    "state": MAMBA_2_8B,
     "no trees": Alone(**{**vars(LLAMA_7B), "name": ""}),
 }
 

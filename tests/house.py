@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("change",),
     ("parts", "prompt"),
     ("spec",),
-    ("batch", "attention"),
+    ("batch", "attention", "scan"),
     PART_FOLDERS,
     ("systems",),
     ("serial", "survey", "facts", "catalogue", "cost"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from every_backbone import NAMED, TINY_NAMED
+from every_backbone import EVERY, NAMED, TINY_EVERY, TINY_NAMED
 from released_configs import LONGROPE, RELEASED
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
@@ -28,6 +28,8 @@ PUBLISHED = {
     "MIXTRAL_8X7B": 46702792704, "QWEN2_0_5B": 494032768, "QWEN2_1_5B": 1543714304, "QWEN2_7B": 7615616512,
     "QWEN2_72B": 72706203648, "GEMMA_2B": 2506172416, "PHI_1_5": 1418270720, "PHI_2": 2779683840,
     "PHI_3_MINI": 3821079552, "STABLELM_2_1_6B": 1644515328, "OPT_2_7B": 2651596800, "OPT_6_7B": 6658473984,
+    "MAMBA_130M": 129135360, "MAMBA_370M": 371516416, "MAMBA_790M": 793204224, "MAMBA_1_4B": 1372178432,
+    "MAMBA_2_8B": 2768345600,
     "MPT_7B": 6649286656, "INTERNLM2_20B": 19861149696, "DEEPSEEK_7B": 6910365696, "REDPAJAMA_3B": 2775864320,
 }  # fmt: skip
 """Sum of the released weights (model.safetensors.index.json total_size / bytes, or model cards)."""
@@ -38,9 +40,9 @@ def on_meta(spec):
         return spec.build()
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", EVERY)
 def test_parameters_at_full_size_and_shrunk_are_exact(name):
-    for spec in (NAMED[name], NAMED[name].shrunk("tiny"), NAMED[name].shrunk("nano")):
+    for spec in (EVERY[name], EVERY[name].shrunk("tiny"), EVERY[name].shrunk("nano")):
         module = on_meta(spec)
         assert sum(p.numel() for p in module.parameters()) == spec.num_params()
         prefix = module.layer_prefix()
@@ -52,12 +54,12 @@ def test_parameters_at_full_size_and_shrunk_are_exact(name):
 
 @pytest.mark.parametrize("name, total", PUBLISHED.items())
 def test_parameters_are_those_published(name, total):
-    assert NAMED[name].num_params() == total
+    assert EVERY[name].num_params() == total
 
 
-@pytest.mark.parametrize("name", TINY_NAMED)
+@pytest.mark.parametrize("name", TINY_EVERY)
 def test_linear_modules_are_those_of_the_layer(name):
-    spec = TINY_NAMED[name]
+    spec = TINY_EVERY[name]
     module = on_meta(spec)
     layer = module.get_submodule(f"{module.layer_prefix()}0")
     found = sorted((m.in_features, m.out_features) for m in layer.modules() if isinstance(m, torch.nn.Linear))
@@ -76,9 +78,9 @@ def test_a_released_configuration_becomes_the_named_size_and_back(name):
             assert getattr(ours, key) == getattr(theirs, key), key
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", EVERY)
 def test_our_own_configuration_comes_back(name):
-    spec = NAMED[name]
+    spec = EVERY[name]
     assert type(spec).from_config(spec.config(), name=spec.name) == spec
     small = spec.shrunk("tiny")
     assert type(spec).from_config(small.config(), name=spec.name) == small
@@ -251,10 +253,10 @@ def test_padded_rows_decode_like_single_ones(name, left):
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
-@pytest.mark.parametrize("name", TINY_NAMED)
+@pytest.mark.parametrize("name", TINY_EVERY)
 def test_checkpointed_layers_see_the_tree_again(name):
     """Two forward passes before their backward passes: each recomputation needs its own tree."""
-    module = build(TINY_NAMED[name]).train()
+    module = build(TINY_EVERY[name]).train()
     embeds = module.embed(torch.randint(0, 128, (18,))).detach().requires_grad_()
 
     def gradient():

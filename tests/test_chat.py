@@ -34,7 +34,7 @@ def reading(engine, monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("backbone", ["llama", "window"])
+@pytest.mark.parametrize("backbone", ["llama", "window", "state"])
 @pytest.mark.parametrize("config", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_chat_equals_the_whole_document_from_scratch(config, backbone):
     engine = make_engine(BACKBONES[backbone])

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from every_backbone import TINY_NAMED
+from every_backbone import TINY_EVERY, TINY_NAMED
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.cache_utils import DynamicCache
@@ -94,10 +94,10 @@ def test_what_learns_in_each_stage_equals_the_module(slug):
         assert counted == real, stage.name
 
 
-@pytest.mark.parametrize("name", TINY_NAMED)
+@pytest.mark.parametrize("name", TINY_EVERY)
 def test_adapters_of_every_backbone_equal_the_module(name):
     stage = Stage(name="tune", learn=(), data="", batch=1, lora=Lora(rank=3, alpha=6, lr=1e-4))
-    system = LLAVA.but({"backbone": TINY_NAMED[name], "stages": (stage,)})
+    system = LLAVA.but({"backbone": TINY_EVERY[name], "stages": (stage,)})
     real = sum(p.numel() for p in inject(on_meta(system), stage.lora).values())
     assert cost.learning(system, stage) == {"backbone.lora": real}
 

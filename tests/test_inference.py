@@ -38,7 +38,7 @@ def test_batched_equals_single(any_engine, config):
         (alone,) = any_engine.generate([document], config)
         assert (alone.tokens, alone.text, alone.finish) == (answer.tokens, answer.text, answer.finish)
         assert answer.log_probs == pytest.approx(alone.log_probs, abs=1e-5)
-    assert len({a.tokens for a in together}) > 20
+    assert len({a.tokens for a in together}) > 15
     if config is MIXED_ENDS:
         assert len({len(a.tokens) for a in together}) > 5 and {a.finish for a in together} == {"stop", "length"}
 

@@ -1,9 +1,9 @@
-"""A packed tree computes what every document computes alone, for every decoder-only backbone."""
+"""A packed tree computes what every document computes alone, for every backbone."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from every_backbone import TINY_NAMED
+from every_backbone import TINY_EVERY
 
 from omniform.batch import Node, Tree
 
@@ -19,9 +19,9 @@ TREE = Tree(
 PLAIN = Tree.of([13, 17, 33, 80, 16])
 
 
-@pytest.fixture(params=TINY_NAMED)
+@pytest.fixture(params=TINY_EVERY)
 def spec(request):
-    return TINY_NAMED[request.param]
+    return TINY_EVERY[request.param]
 
 
 @pytest.fixture

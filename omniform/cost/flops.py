@@ -58,8 +58,9 @@ def decode_flops(system: System, positions: int) -> int:
 
 
 def kv_cache_bytes(system: System, positions: int, dtype_bytes: int = 2) -> int:
-    """Bytes of keys and values of one document."""
-    return positions * system.backbone.kv_bytes_per_position(dtype_bytes)
+    """Bytes that decoding keeps of one document: keys and values, or a state."""
+    backbone = system.backbone
+    return positions * backbone.kv_bytes_per_position(dtype_bytes) + backbone.state_bytes(dtype_bytes)
 
 
 def _media_flops(entry: Continuous, plan: Plan, dim: int) -> dict[str, int]:

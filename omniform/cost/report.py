@@ -32,7 +32,7 @@ class Cost:
         parameters: part path -> parameters.
         prefill_flops: part path -> forward FLOPs of reading the document.
         decode_flops: FLOPs of the first token after it.
-        kv_cache_bytes: keys and values of the document.
+        kv_cache_bytes: what decoding keeps of the document: keys and values, or a state.
         training: stage -> memory of a step of `documents` such documents.
     """
 

@@ -81,10 +81,11 @@ class KeyValues(DynamicCache):
         """Columns that every layer holds: a step that was interrupted may have reached some layers only."""
         return min(layer.columns for layer in self.layers)
 
-    def keep(self, columns: int) -> None:
-        """Forget all but the first `columns`; the rest is spare again."""
+    def keep(self, columns: int) -> bool:
+        """Forget all but the first `columns`, the rest is spare again; False where that leaves nothing."""
         for layer in self.layers:
             layer.show(layer.rooms, columns)
+        return columns > 0
 
     def fold(self, cells: Int[Tensor, "blocks capacity"], columns: int) -> KeyValues:
         """A cache of other blocks, each cell of which is a cell (block * capacity + column) of this one.

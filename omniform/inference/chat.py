@@ -1,4 +1,4 @@
-"""A conversation whose keys and values stay in the cache, so that a turn costs only what is new."""
+"""A conversation whose keys and values, or state, stay in the cache, so that a turn costs only what is new."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import torch
 from omniform.data.document import Document, Media, Segment, Signal, Text
 from omniform.data.packing import pack
 from omniform.data.processor import MediaItem, Sample
-from omniform.inference.cache import KeyValues
-from omniform.inference.decoding import Place, Prefill
 from omniform.inference.engine import GREEDY, Engine
+from omniform.inference.memory import Cache, Read, memory_of
 from omniform.inference.rows import Answer
 from omniform.inference.sampling import GenerationConfig
 
@@ -23,7 +22,8 @@ class Chat:
     """Turns about a growing list of words and media.
 
     Every answer is what the engine gives to the whole document from scratch: keys and values are kept as far as the
-    new prompt begins with what was read before, and computed from the first position that differs.
+    new prompt begins with what was read before, and computed from the first position that differs; a state is kept
+    where the new prompt begins with all that was read.
 
     Attributes:
         document: all turns so far; a turn counts once its answer is complete.
@@ -33,7 +33,7 @@ class Chat:
         self.engine = engine
         self.config = config
         self.document = Document((Text(system, "system"),) if system else ())
-        self._kept: tuple[KeyValues, Sample] | None = None
+        self._kept: tuple[Cache, Sample] | None = None
 
     def ask(self, text: str, **media: Signal) -> Answer:
         """The answer to one more turn: `chat.ask("What is this?", image="cat.png")`.
@@ -67,17 +67,16 @@ class Chat:
         self.document = replace(asked, segments=(*asked.segments, *said))
         return row.answer()
 
-    def _read(self, sample: Sample) -> Prefill:
+    def _read(self, sample: Sample) -> Read:
         """Read what the cache does not hold yet."""
         kept, self._kept = self._kept, None  # an interruption leaves nothing that may be half written
         start = common_length(kept[1], sample) if kept else 0
-        if kept is None or start == 0:
+        if kept is None or not kept[0].keep(start):
             return self.engine.prefill([sample])
-        kept[0].keep(start)
         return self._extend(kept[0], sample, start)
 
     @torch.inference_mode()
-    def _extend(self, cache: KeyValues, sample: Sample, start: int) -> Prefill:
+    def _extend(self, cache: Cache, sample: Sample, start: int) -> Read:
         """Read the positions of a sample from `start` on top of the cache."""
         model, device = self.engine.model, self.engine.device
         media = tuple(replace(item, at=item.at - start) for item in sample.media if item.at[0] >= start)
@@ -85,7 +84,7 @@ class Chat:
         batch = pack([rest], self.engine.load).to(device)
         embeds = model.embed(batch)
         hidden = model.backbone.step(embeds[None], batch.positions[None] + start, None, cache)
-        return Prefill(hidden[0, -1:], cache, [Place.alone(len(sample))])
+        return memory_of(model.system.backbone).alone(hidden[0, -1:], cache, len(sample))
 
 
 def common_length(kept: Sample, new: Sample) -> int:

@@ -133,6 +133,20 @@ class Prefill:
     cache: KeyValues
     places: Sequence[Place]
 
+    @staticmethod
+    def of(hidden: Float[Tensor, "n dim"], cache: KeyValues, tree: Tree) -> Prefill:
+        """The documents of a tree."""
+        return Prefill(hidden[tree.lasts], cache, Place.of(tree))
+
+    @staticmethod
+    def alone(hidden: Float[Tensor, "1 dim"], cache: KeyValues, length: int) -> Prefill:
+        """The only row of a cache, `length` positions long."""
+        return Prefill(hidden, cache, [Place.alone(length)])
+
+    def go_on(self, backbone: Any, rows: Sequence[int]) -> Decoding:
+        """Decoding of some of the rows."""
+        return Decoding(backbone, self.cache, [self.places[row] for row in rows])
+
 
 class Decoding:
     """Rows that go on together, one token of each a step.

@@ -18,8 +18,7 @@ from omniform.data.loader import read_views
 from omniform.data.packing import pack
 from omniform.data.processor import MediaItem, Processor, Sample, TooLong
 from omniform.inference.batches import batches
-from omniform.inference.cache import KeyValues
-from omniform.inference.decoding import Decoding, Place, Prefill
+from omniform.inference.memory import Going, Read, memory_of
 from omniform.inference.rows import Answer, Ending, Row
 from omniform.inference.sampling import GenerationConfig, choose
 from omniform.inference.writer import TextWriter
@@ -127,32 +126,31 @@ class Engine:
         return read_views(item, self.processor)
 
     @torch.inference_mode()
-    def prefill(self, samples: Sequence[Sample]) -> Prefill:
+    def prefill(self, samples: Sequence[Sample]) -> Read:
         """Read the prompts of a batch; samples about the same media are neighbours."""
-        trees = self.model.system.backbone.trees
-        batch, cache = pack(samples, self.load, trees=trees).to(self.device), KeyValues()
-        hidden = self.model.hidden(batch, cache)
-        last = [batch.tree.nodes[leaf].stop - 1 for leaf in batch.tree.leaves]
-        return Prefill(hidden[last], cache, Place.of(batch.tree))
+        backbone = self.model.system.backbone
+        memory = memory_of(backbone)
+        batch, cache = pack(samples, self.load, trees=backbone.trees).to(self.device), memory.cache()
+        return memory.of(self.model.hidden(batch, cache), cache, batch.tree)
 
-    def decode(self, rows: Sequence[Row], read: Prefill, config: GenerationConfig) -> Iterator[None]:
+    def decode(self, rows: Sequence[Row], read: Read, config: GenerationConfig) -> Iterator[None]:
         """Let rows go on until each is finished; yields after every token."""
         tokens = self._take(rows, read.hidden, config)
-        decoding = None
+        decoding: Going | None = None
         while True:
             yield
             going = [i for i, row in enumerate(rows) if row.finish is None]
             if not going:
                 return
             if decoding is None:
-                decoding = Decoding(self.model.backbone, read.cache, [read.places[i] for i in going])
+                decoding = read.go_on(self.model.backbone, going)
             elif len(going) < len(rows):
                 decoding.keep(going)
             if len(going) < len(rows):
                 rows, tokens = [rows[i] for i in going], tokens[going]
             tokens = self._take(rows, decoding.step(tokens), config)
 
-    def watch(self, row: Row, read: Prefill, config: GenerationConfig) -> Iterator[Segment]:
+    def watch(self, row: Row, read: Read, config: GenerationConfig) -> Iterator[Segment]:
         """Segments of one row as they complete."""
         given = 0
         for _ in self.decode([row], read, config):

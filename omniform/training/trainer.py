@@ -104,6 +104,9 @@ class _StageLoop:
     def run(self) -> None:
         state, report = self.state, self.trainer.report
         self.metrics = Metrics(self.trainer.folder, state.stage, state.step, state.overall)
+        if not self.loader.trees:
+            backbone = self.trainer.setup.system.backbone.title
+            report.say(f"{backbone} cannot share media between documents: every document is packed and read whole")
         report.start(self.stage.name, state.step, self.total)
         steps = self.loader.steps(state.step, self.total)
         try:
