@@ -22,6 +22,7 @@ from omniform.encoders.cropped import Cropped
 from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
 from omniform.encoders.eva_vit import EVA_G_224
+from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
 from omniform.encoders.s2 import S2
 from omniform.encoders.several import Several
 from omniform.encoders.siglip import SIGLIP_SO400M_384
@@ -94,6 +95,8 @@ ENCODERS: tuple[Encoder, ...] = (
     EfficientNetLite0(image=32, stage=3),
     CONVNEXT_CLIP_L_768.shrunk("tiny"),
     CONVNEXT_CLIP_L_768.shrunk("tiny").but(depths=(1, 2, 1, 1), taken=(1, 2)),
+    IMAGEBIND_HUGE.shrunk("tiny"),
+    IMAGEBIND_HUGE.shrunk("tiny").but(held_image=32, unit=False),
     Cropped(inner=CLIP),
     Cropped(inner=CLIP, side=3, overview=False),
     S2(inner=SIGLIP),
