@@ -15,6 +15,7 @@ from omniform.connectors.normed_mlp import NormedMlp
 from omniform.connectors.patch_mining import PatchMining
 from omniform.connectors.pooled_mlp import PooledMlp
 from omniform.connectors.qformer import QFormer
+from omniform.connectors.query_transformer import QueryTransformer
 from omniform.encoders.clip import CLIP_L_224
 from omniform.encoders.conv_net import ConvNet
 from omniform.encoders.convnext_clip import CONVNEXT_CLIP_L_768
@@ -78,6 +79,8 @@ CONNECTORS: tuple[Connector, ...] = (
     DAbstractor(positions=9, width=16, layers=1, heads=4, points=2, mlp_dim=20, dropout=0.0, trained=(5, 5)),
     QFormer(positions=3, width=16, layers=3, heads=2, mlp_dim=20, dropout=0.0),
     QFormer(positions=2, width=12, layers=2, heads=3, mlp_dim=20, cross_every=1, dropout=0.0),
+    QueryTransformer(positions=3, width=16, layers=1, heads=2, mlp_dim=20),
+    QueryTransformer(positions=1, width=12, layers=2, heads=3, mlp_dim=24),
     PatchMining(),
     PatchMining(depth=1),
 )

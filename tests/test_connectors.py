@@ -18,6 +18,7 @@ from omniform.connectors.mof_mlp import MofMlp
 from omniform.connectors.normed_mlp import NormedMlp
 from omniform.connectors.patch_mining import PatchMining
 from omniform.connectors.pooled_mlp import PooledMlp
+from omniform.connectors.query_transformer import QueryTransformer
 from omniform.geometry import Grid, SpecError, flat_rows
 from omniform.parts import Connector
 
@@ -135,12 +136,14 @@ def test_impossible_connectors_are_refused() -> None:
 # --- numbers of the originals ------------------------------------------------------------------------------------
 
 
-def golden(name: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
-    """Parameters, inputs and the connector's output."""
+def golden(
+    name: str, output: str = "out.connector"
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
+    """Parameters, all that is held, and one output."""
     with safe_open(GOLDENS / f"{name}.safetensors", "pt") as file:
         held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     params = {key.removeprefix("param."): held[key] for key in held if key.startswith("param.")}
-    return params, held, held["out.connector"]
+    return params, held, held[output]
 
 
 def compare(
@@ -201,6 +204,26 @@ def test_connectors_of_whole_models_equal_the_original(name: str, connector: Con
     compare(connector, name, keys, ["out.encoder_features"], (side, side), sizes)
 
 
+@pytest.mark.parametrize(
+    ("name", "ends", "inputs", "queries", "out_dim", "wanted"),
+    [("legacy_audio", ("fc", "model"), 8, 1, 10, "embeddings"), ("current", ("in_fc", "out_fc"), 7, 7, 12, "out")],
+)
+def test_query_transformer_equals_the_original(
+    name: str, ends: tuple[str, str], inputs: int, queries: int, out_dim: int, wanted: str
+) -> None:
+    params, held, _ = golden(f"next-gpt__outproj_{name}", f"out.{wanted}")
+    rules = {f"{ends[0]}.": "into.", f"{ends[1]}.": "out.", "query_embs": "queries", "tfm.": "transformer."}
+    connector = QueryTransformer(positions=queries, width=16, layers=2, heads=2, mlp_dim=32)
+    module = connector.build(in_dim=20, out_dim=out_dim).eval()
+    state = {ours + k.removeprefix(theirs): v for theirs, ours in rules.items() for k, v in params.items()
+             if k.startswith(theirs)}  # fmt: skip
+    module.load_state_dict(state)
+    rows = held["in.hidden_states"] + held["in.signal_token_embeddings"]
+    with torch.no_grad():
+        got = module(Features(rows, (inputs,))).values
+    assert (got - held[f"out.{wanted}"]).abs().max() <= 1e-5 * held[f"out.{wanted}"].abs().max()
+
+
 def test_uneven_windows_overlap() -> None:
     values = torch.arange(7.0).repeat(7).view(1, 49, 1)
     module = PooledMlp(positions=16, depth=1).build(in_dim=1, out_dim=1)
@@ -223,4 +246,5 @@ def test_published_parameter_counts() -> None:
     assert DownsampleMlp().num_params(1152, 4096) == 35_668_992
     assert PooledMlp().num_params(1024, 4096) == 20_979_712
     assert Mlp().num_params(3 * 1152, 4096) == 30_941_184
+    assert QueryTransformer().num_params(4096, 768) == 31_958_784
     assert DownsampleMlp(fold=3, hidden=(3, 1, 1 / 3)).widths(3456, 3584) == (31104, 10368, 3456, 1152, 3584)
