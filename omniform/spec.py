@@ -29,24 +29,9 @@ from omniform.parts import (
     Views,
 )  # fmt: skip
 from omniform.prompt import Prompt
+from omniform.stage import Learn, Lora, Source, Stage, Undisclosed
 
 MODALITIES = ("text", "image", "video", "audio", "points")
-
-
-@dataclass(frozen=True)
-class Undisclosed:
-    """A value that was never published. It is never replaced by a guess; a recipe must give one."""
-
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where the choices come from: paper, and public code as "owner/repo@commit file:lines"."""
-
-    paper: str
-    code: str = ""
-    notes: str = ""
 
 
 # --- inputs ------------------------------------------------------------------------------------------------------
@@ -98,67 +83,6 @@ class Discrete:
 
 
 Input: TypeAlias = Continuous | Shared | Discrete
-
-# --- training ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learn:
-    """One part that learns in a stage.
-
-    Attributes:
-        part: path of the part, e.g. "image.connector", "image.encoder", "backbone".
-        lr: peak learning rate.
-        first_layer: only layers from this one on learn (encoders and backbones).
-    """
-
-    part: str
-    lr: float | Undisclosed
-    first_layer: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Low-rank adapters on a part's linear layers, merged into them when the stage ends (arXiv:2106.09685)."""
-
-    part: str = "backbone"
-    rank: int
-    alpha: float
-    dropout: float = 0.0
-    lr: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One phase of training.
-
-    Attributes:
-        batch: documents per optimizer step.
-        steps: optimizer steps, where the length was published so; epochs are not read then.
-        warmup: fraction of the steps over which the learning rate rises.
-        max_positions: longest document kept, media included.
-        views: modality -> views that replace the system's in this stage.
-    """
-
-    name: str
-    learn: tuple[Learn, ...]
-    data: str
-    batch: int | Undisclosed
-    epochs: float | Undisclosed = 1.0
-    steps: int | None = None
-    schedule: Literal["cosine", "linear", "constant"] | Undisclosed = "cosine"
-    warmup: float | Undisclosed = 0.03
-    weight_decay: float | Undisclosed = 0.0
-    clip_norm: float = 1.0
-    max_positions: int | Undisclosed = 2048
-    lora: Lora | None = None
-    prompt: Prompt | None = None
-    views: Mapping[str, Views] = FrozenMap()
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "views", FrozenMap(self.views))
-
 
 # --- release -----------------------------------------------------------------------------------------------------
 
@@ -394,3 +318,9 @@ def _check_input(system: System, modality: str, entry: Input) -> None:
     if modality not in system.prompt.media:
         raise SpecError(f"{system.slug}: the prompt has no template for {modality}, which the system reads")
     system.plan(modality, MediaSize(width=640, height=480))
+
+
+__all__ = [
+    "MODALITIES", "Continuous", "Discrete", "Input", "Layout", "Learn", "Lora", "Shared", "Source", "SpecError",
+    "Stage", "System", "Undisclosed",
+]  # fmt: skip

@@ -13,6 +13,7 @@ from omniform.connectors.mlp import Mlp
 from omniform.connectors.mof_mlp import MofMlp
 from omniform.connectors.normed_mlp import NormedMlp
 from omniform.connectors.patch_mining import PatchMining
+from omniform.connectors.perceiver_resampler import PerceiverResampler
 from omniform.connectors.pooled_mlp import PooledMlp
 from omniform.connectors.qformer import QFormer
 from omniform.connectors.query_transformer import QueryTransformer
@@ -24,6 +25,7 @@ from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
 from omniform.encoders.eva_vit import EVA_G_224
 from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
+from omniform.encoders.open_clip import OPEN_CLIP_L_224
 from omniform.encoders.s2 import S2
 from omniform.encoders.several import Several
 from omniform.encoders.siglip import SIGLIP_SO400M_384
@@ -83,10 +85,14 @@ CONNECTORS: tuple[Connector, ...] = (
     QueryTransformer(positions=1, width=12, layers=2, heads=3, mlp_dim=24),
     PatchMining(),
     PatchMining(depth=1),
+    PerceiverResampler(positions=3, layers=2, heads=2, head_dim=5),
+    PerceiverResampler(positions=4, layers=1, heads=3, head_dim=4, mlp_ratio=2),
 )
 ENCODERS: tuple[Encoder, ...] = (
     CLIP,
     CLIP.but(feature_layer=-1, post_norm=False),
+    OPEN_CLIP_L_224.shrunk("tiny"),
+    OPEN_CLIP_L_224.shrunk("tiny").but(feature_layer=-2, post_norm=False),
     SIGLIP,
     SIGLIP.but(drop_first=True, head=False),
     DINOV2_L_518.shrunk("tiny"),

@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("geometry",),
     ("change",),
     ("parts", "prompt"),
+    ("stage",),
     ("spec",),
     ("batch", "attention", "scan"),
     PART_FOLDERS,
@@ -35,8 +36,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Units of the package from the ground up; a unit imports its own layer and those below; `__init__` is free."""
 
 TORCH_FREE_UNITS = (
-    "frozen", "index", "geometry", "change", "parts", "prompt", "spec", "serial", "survey", "facts", "catalogue",
-    "cost", "systems", *PART_FOLDERS,
+    "frozen", "index", "geometry", "change", "parts", "prompt", "stage", "spec", "serial", "survey", "facts",
+    "catalogue", "cost", "systems", *PART_FOLDERS,
 )  # fmt: skip
 HEAVY = frozenset({"torch", "transformers", "torchvision", "peft", "accelerate", "safetensors", "numpy", "PIL"})
 

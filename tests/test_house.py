@@ -15,7 +15,7 @@ import house
 import pytest
 from house import PACKAGE, ROOT
 
-from omniform import geometry, index, prompt, spec, survey
+from omniform import geometry, index, prompt, spec, stage, survey
 
 FILES = house.sources()
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
@@ -164,7 +164,7 @@ def test_every_folder_of_parts_has_its_contract_test(kind: str) -> None:
 def declared_classes() -> list[type]:
     parts = [c for kind in index.PART_KINDS for c in index.declarations(kind).values()]
     bases = [b for c in parts for b in c.__mro__ if is_dataclass(b)]
-    return list(dict.fromkeys([*bases, *_own(spec), *_own(prompt), *_own(geometry)]))
+    return list(dict.fromkeys([*bases, *_own(spec), *_own(stage), *_own(prompt), *_own(geometry)]))
 
 
 def _own(module: ModuleType) -> list[type]:

@@ -1,0 +1,85 @@
+"""How a system was trained, and where that is written: stages, the parts that learn in them, sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from omniform.frozen import FrozenMap
+from omniform.parts import Views
+from omniform.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Undisclosed:
+    """A value that was never published. It is never replaced by a guess; a recipe must give one."""
+
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the choices come from: paper, and public code as "owner/repo@commit file:lines"."""
+
+    paper: str
+    code: str = ""
+    notes: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learn:
+    """One part that learns in a stage.
+
+    Attributes:
+        part: path of the part, e.g. "image.connector", "image.encoder", "backbone".
+        lr: peak learning rate.
+        first_layer: only layers from this one on learn (encoders and backbones).
+    """
+
+    part: str
+    lr: float | Undisclosed
+    first_layer: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters on a part's linear layers, merged into them when the stage ends (arXiv:2106.09685)."""
+
+    part: str = "backbone"
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One phase of training.
+
+    Attributes:
+        batch: documents per optimizer step.
+        steps: optimizer steps, where the length was published so; epochs are not read then.
+        warmup: fraction of the steps over which the learning rate rises.
+        max_positions: longest document kept, media included.
+        views: modality -> views that replace the system's in this stage.
+    """
+
+    name: str
+    learn: tuple[Learn, ...]
+    data: str
+    batch: int | Undisclosed
+    epochs: float | Undisclosed = 1.0
+    steps: int | None = None
+    schedule: Literal["cosine", "linear", "constant"] | Undisclosed = "cosine"
+    warmup: float | Undisclosed = 0.03
+    weight_decay: float | Undisclosed = 0.0
+    clip_norm: float = 1.0
+    max_positions: int | Undisclosed = 2048
+    lora: Lora | None = None
+    prompt: Prompt | None = None
+    views: Mapping[str, Views] = FrozenMap()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", FrozenMap(self.views))
