@@ -8,6 +8,7 @@ from omniform.codecs.vqgan import MAKE_A_SCENE_512
 from omniform.connectors.c_abstractor import CAbstractor
 from omniform.connectors.d_abstractor import DAbstractor
 from omniform.connectors.downsample_mlp import DownsampleMlp
+from omniform.connectors.fused_mlp import FusedMlp
 from omniform.connectors.linear import Linear
 from omniform.connectors.mlp import Mlp
 from omniform.connectors.mof_mlp import MofMlp
@@ -21,7 +22,7 @@ from omniform.encoders.clip import CLIP_L_224
 from omniform.encoders.conv_net import ConvNet
 from omniform.encoders.convnext_clip import CONVNEXT_CLIP_L_768
 from omniform.encoders.cropped import Cropped
-from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518
+from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518, DINOV2_L_REG_384
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
 from omniform.encoders.eva_vit import EVA_G_224
 from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
@@ -87,6 +88,7 @@ CONNECTORS: tuple[Connector, ...] = (
     PatchMining(depth=1),
     PerceiverResampler(positions=3, layers=2, heads=2, head_dim=5),
     PerceiverResampler(positions=4, layers=1, heads=3, head_dim=4, mlp_ratio=2),
+    FusedMlp(),
 )
 ENCODERS: tuple[Encoder, ...] = (
     CLIP,
@@ -98,6 +100,7 @@ ENCODERS: tuple[Encoder, ...] = (
     DINOV2_L_518.shrunk("tiny"),
     DINOV2_L_336.shrunk("tiny"),
     DINOV2_L_518.shrunk("tiny").but(gated=True, feature_layer=-3),
+    DINOV2_L_REG_384.shrunk("tiny"),
     EVA_G_224.shrunk("tiny"),
     EVA_G_224.shrunk("tiny").but(feature_layer=-2, keep_class=False, trained_image=36),
     ConvNet(image=24, widths=(8, 16, 32)),

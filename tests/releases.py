@@ -56,6 +56,16 @@ def write_bin(folder, tensors, shards=1, **how):
     write(folder, tensors, shards, "pytorch_model", "bin", lambda part, file: torch.save(part, file, **how))
 
 
+def write_nested(folder, tensors):
+    """One dictionary for each first component of the keys, all of them under "model"."""
+    nested = {}
+    for key, tensor in tensors.items():
+        first, _, rest = key.partition(".")
+        nested.setdefault(first, {})[rest] = tensor
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save({"model": nested}, folder / "checkpoints" / "latest-checkpoint.pt")
+
+
 def write(folder, tensors, shards, stem, suffix, save):
     if shards == 1:
         save(tensors, folder / f"{stem}.{suffix}")

@@ -22,6 +22,7 @@ FORMS = {
     "safetensors in shards": {"shards": 3},
     "bin": {"write_weights": write_bin},
     "bin in shards": {"write_weights": write_bin, "shards": 2},
+    "nested": {"write_weights": releases.write_nested},
     "bin of old torch": {"write_weights": write_bin, "_use_new_zipfile_serialization": False},
 }
 

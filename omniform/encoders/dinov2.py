@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from omniform.encoders.vit import Vit
-from omniform.parts import Encoder, Shrunk
+from omniform.geometry import Hw
+from omniform.parts import Encoder, Shrunk, conv_flops, vit_flops
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,6 +22,8 @@ class DinoV2(Vit):
 
     Attributes:
         trained_image: side of the view whose positions the weights hold; for others they are interpolated bicubically.
+        antialias: whether interpolation averages where the map shrinks.
+        registers: learned tokens without positions between class token and patches (arXiv:2309.16588), dropped too.
         gated: whether the MLP is gated (SwiGLU), as in the giant model; `mlp_dim` is then the gate's width.
     """
 
@@ -36,6 +39,8 @@ class DinoV2(Vit):
     activation: str = "gelu"
     norm_eps: float = 1e-6
     trained_image: int | None = None
+    antialias: bool = False
+    registers: int = 0
     gated: bool = False
 
     @property
@@ -53,8 +58,14 @@ class DinoV2(Vit):
 
     def num_params(self) -> int:
         d = self.width
-        tokens = d + d + (self.held_patches + 1) * d  # class token, mask token, positions
+        tokens = d + d + self.registers * d + (self.held_patches + 1) * d  # class, mask, registers, positions
         return 3 * self.patch**2 * d + d + tokens + self.layers * self.layer_params() + 2 * d * self.post_norm
+
+    def flops(self, size: Hw) -> int:
+        tokens = self.patches + 1 + self.registers
+        return conv_flops(self.patches, self.patch, 3, self.width) + vit_flops(
+            tokens, self.run_layers, self.width, self.mlp_dim
+        )
 
     def shrunk(self, size: Shrunk) -> Encoder:  # type: ignore[override]  # as in `Vit`
         tiny = self.but(trained_image=self.trained_image and 36)
@@ -63,3 +74,5 @@ class DinoV2(Vit):
 
 DINOV2_L_518 = DinoV2(width=1024, layers=24, heads=16, mlp_dim=4096, patch=14, image=518)
 DINOV2_L_336 = DINOV2_L_518.but(image=336, trained_image=518)
+# facebook/dinov2-with-registers-large; positions are interpolated as timm and transformers do for it
+DINOV2_L_REG_384 = DINOV2_L_518.but(image=384, trained_image=518, registers=4, antialias=True)

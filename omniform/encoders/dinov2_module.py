@@ -31,7 +31,8 @@ class DinoV2Module(ImageEncoder):
         x, layers = self.embeddings(pixels), cast(nn.ModuleList, self.encoder["layer"])
         for layer in layers[: self.spec.run_layers]:
             x = layer(x)
-        return Features(x[:, 1 + int(self.spec.drop_first) :], self.spec.cells((pixels.shape[2], pixels.shape[3])))
+        skipped = 1 + self.spec.registers + int(self.spec.drop_first)
+        return Features(x[:, skipped:], self.spec.cells((pixels.shape[2], pixels.shape[3])))
 
     def idle(self) -> tuple[str, ...]:
         unrun = range(self.spec.run_layers, self.spec.layers)
@@ -42,20 +43,27 @@ class DinoV2Module(ImageEncoder):
 
 
 class Embeddings(nn.Module):
-    """Patches and class token with their positions; the mask token is held but not used."""
+    """Patches and class token with their positions, registers without; the mask token is held but not used."""
 
     def __init__(self, spec: DinoV2) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.randn(1, 1, spec.width) * 0.02)
         self.mask_token = nn.Parameter(torch.zeros(1, spec.width))
+        if spec.registers:
+            self.register_tokens = nn.Parameter(torch.randn(1, spec.registers, spec.width) * 0.02)
         self.position_embeddings = nn.Parameter(torch.randn(1, spec.held_patches + 1, spec.width) * 0.02)
         projection = nn.Conv2d(3, spec.width, spec.patch, stride=spec.patch)
         self.patch_embeddings = nn.ModuleDict({"projection": projection})
+        self.spec = spec
 
     def forward(self, pixels: Tensor) -> Tensor:
         patches = self.patch_embeddings["projection"](pixels)
         x = torch.cat([self.cls_token.expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
-        return x + square_positions(self.position_embeddings, (patches.shape[2], patches.shape[3]))
+        grid = (patches.shape[2], patches.shape[3])
+        x = x + square_positions(self.position_embeddings, grid, self.spec.antialias)
+        if not self.spec.registers:
+            return x
+        return torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1), x[:, 1:]], dim=1)
 
 
 class Layer(nn.Module):

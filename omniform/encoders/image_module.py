@@ -40,7 +40,9 @@ class ImageEncoder(nn.Module):
         raise NotImplementedError
 
 
-def square_positions(table: Float[Tensor, "1 held width"], grid: Hw) -> Float[Tensor, "1 tokens width"]:
+def square_positions(
+    table: Float[Tensor, "1 held width"], grid: Hw, antialias: bool = False
+) -> Float[Tensor, "1 tokens width"]:
     """Learned positions of a class token and a map of `grid` cells; interpolated bicubically where the table's differs.
 
     Args:
@@ -50,5 +52,5 @@ def square_positions(table: Float[Tensor, "1 held width"], grid: Hw) -> Float[Te
     if grid == (side, side):
         return table
     held = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    new = F.interpolate(held.float(), size=grid, mode="bicubic").to(table.dtype)
+    new = F.interpolate(held.float(), size=grid, mode="bicubic", antialias=antialias).to(table.dtype)
     return torch.cat([table[:, :1], new.flatten(2).transpose(1, 2)], dim=1)

@@ -23,6 +23,8 @@ from omniform.weights.layout import CheckpointError, Shape
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 ADAPTER = "adapter_config.json"
+NESTED = "model."
+"""What keys begin with where a file holds one dictionary of all weights under "model"."""
 CHUNK = 64 * 2**20
 """Bytes read before a file is opened anew: pages of a mapped file count as memory until it is closed."""
 
@@ -86,7 +88,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             f"{folder} holds low-rank adapters, not a whole model; merge them into their base first "
             "(peft: PeftModel.merge_and_unload)"
         )
-    for pattern in ("*.safetensors", "*.bin", "*.pth"):
+    for pattern in ("*.safetensors", "*.bin", "*.pth", "*.pt", "checkpoints/*.pt"):
         files = sorted(f for f in folder.glob(pattern) if f.name != "training_args.bin")
         if len(files) == 1:
             return (files[0],)
@@ -199,9 +201,22 @@ def _torch_file(file: Path, device: str) -> dict[str, Tensor]:
             bare = start.read(1) == pickle.PROTO
         what = "is refused: a pickle of something other than tensors, or" if bare else "is"
         raise CheckpointError(f"{file} {what} damaged or cut short ({_first_line(error)}); fetch it again") from error
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+    held = _flat(tensors, file)
+    of_model = {key.removeprefix(NESTED): t for key, t in held.items() if key.startswith(NESTED)}
+    return of_model if len(of_model) == len(held) else held
+
+
+def _flat(tensors: Any, file: Path) -> dict[str, Tensor]:
+    """A dictionary of tensors, and of dictionaries of tensors, whose keys are joined by dots."""
+    if not isinstance(tensors, dict):
         raise CheckpointError(f"{file} holds something other than a dictionary of tensors")
-    return tensors
+    found: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        if isinstance(value, Tensor):
+            found[key] = value
+        else:
+            found |= {f"{key}.{inner}": t for inner, t in _flat(value, file).items()}
+    return found
 
 
 def _first_line(error: Exception) -> str:
