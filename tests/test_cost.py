@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.cache_utils import DynamicCache
 
 from omniform import cost, index
+from omniform.backbones.mamba import Mamba
 from omniform.backbones.mixtral import Mixtral
 from omniform.batch import Batch, MediaBatch, Tree
 from omniform.geometry import MediaSize, SpecError
@@ -121,6 +122,12 @@ def test_adapters_on_other_parts_have_no_known_size():
 # --- FLOPs and cache ---------------------------------------------------------------------------------------------
 
 
+def unseen(backbone):
+    """FLOPs of a position that are no matrix products, which the counter does not see."""
+    scanned = isinstance(backbone, Mamba)
+    return backbone.layers * (backbone.scan_flops() - 2 * backbone.inner * backbone.state) if scanned else 0
+
+
 @pytest.mark.parametrize("slug", SYSTEMS)
 @torch.no_grad()
 def test_prefill_flops_equal_those_counted(slug):
@@ -130,7 +137,8 @@ def test_prefill_flops_equal_those_counted(slug):
     with counting() as counter:
         model.backbone.logits(model.hidden(batch)[-1:])
     claimed = cost.prefill_flops(system, media_of(system), 24)
-    assert sum(claimed.values()) == pytest.approx(counter.get_total_flops(), rel=0.02)
+    counted = counter.get_total_flops() + batch.tree.length * unseen(system.backbone)
+    assert sum(claimed.values()) == pytest.approx(counted, rel=0.02)
     counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     for part in set(claimed) - {"backbone"}:
         assert claimed[part] == pytest.approx(counts[f"ContinuousInput.{part.split('.')[1]}"], rel=0.1), part

@@ -23,8 +23,6 @@ from omniform.weights.layout import CheckpointError, Shape
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 ADAPTER = "adapter_config.json"
-NESTED = "model."
-"""What keys begin with where a file holds one dictionary of all weights under "model"."""
 CHUNK = 64 * 2**20
 """Bytes read before a file is opened anew: pages of a mapped file count as memory until it is closed."""
 
@@ -201,9 +199,8 @@ def _torch_file(file: Path, device: str) -> dict[str, Tensor]:
             bare = start.read(1) == pickle.PROTO
         what = "is refused: a pickle of something other than tensors, or" if bare else "is"
         raise CheckpointError(f"{file} {what} damaged or cut short ({_first_line(error)}); fetch it again") from error
-    held = _flat(tensors, file)
-    of_model = {key.removeprefix(NESTED): t for key, t in held.items() if key.startswith(NESTED)}
-    return of_model if len(of_model) == len(held) else held
+    whole = isinstance(tensors, dict) and list(tensors) == ["model"] and isinstance(tensors["model"], dict)
+    return _flat(tensors["model"] if whole else tensors, file)
 
 
 def _flat(tensors: Any, file: Path) -> dict[str, Tensor]:
