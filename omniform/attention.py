@@ -40,6 +40,7 @@ def tree_attention(
     tree: Tree | None = None,
     sliding_window: int | None = None,
     slopes: Slopes | None = None,
+    beside: Callable[[Tensor, float | None], Tensor] | None = None,
     **others: Any,
 ) -> tuple[Float[Tensor, "rows queries heads head_dim"], None]:
     """Attention in the calling convention of `transformers.AttentionInterface`.
@@ -48,6 +49,8 @@ def tree_attention(
         attention_mask: without a tree, (rows, 1, queries, keys): bool, or additive with 0 where a key is seen. Every
             query must see at least one key, padding queries too. None is causal, the last query seeing every key.
         sliding_window: only this many last positions of a document are seen, the own one included.
+        beside: (queries, scaling) -> what is added to the output for what is seen besides the sequence, shaped as the
+            queries. A fusion gives it by a hook on the attention.
 
     Returns:
         The output, and no attention weights.
@@ -69,6 +72,8 @@ def tree_attention(
             out = _flex(query, key, value, tree, sliding_window, slopes, dropout, options)
         else:
             out = _spans(query, key, value, tree, sliding_window, slopes, dropout, options)
+    if beside is not None:
+        out = out + beside(query, scaling)
     return out.transpose(1, 2), None
 
 

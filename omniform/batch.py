@@ -7,6 +7,7 @@ what it would compute alone.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from omniform.geometry import Grid, Plan
 
@@ -95,6 +96,24 @@ class Tree:
         return torch.arange(self.length) + offset[self.node_of]
 
     @cached_property
+    def span_of(self) -> Int[Tensor, " n"]:
+        """Number of each position's span: of its root with all that hangs on it."""
+        return torch.repeat_interleave(torch.arange(len(self.spans)), torch.tensor([b - a for a, b in self.spans]))
+
+    def last_seen(self, anchors: Int[Tensor, " anchors"]) -> Int[Tensor, " n"]:
+        """For each position the last of some positions that it sees, itself included: its number; -1 where none is.
+
+        Of anchors at one position the last counts.
+        """
+        if not len(anchors):
+            return torch.full((self.length,), -1)
+        anchors = anchors.cpu()
+        seen = self.ancestors[self.node_of][:, self.node_of[anchors]] & (anchors <= torch.arange(self.length)[:, None])
+        order = self.depth[anchors] * len(anchors) + torch.arange(len(anchors))
+        latest, which = order.masked_fill(~seen, -1).max(1) if len(seen) else (order[:0], order[:0])
+        return torch.where(latest < 0, -1, which)
+
+    @cached_property
     def memo(self) -> dict[Any, Any]:
         """What an attention back end derived from this tree, kept for its other layers."""
         return {}
@@ -155,15 +174,70 @@ class MediaBatch:
     Attributes:
         pixels: for each medium its views, 8-bit (views, 3, height, width).
         plans: for each medium its plan.
-        at: flat positions that the media rows take, in order.
+        at: flat positions that the media rows take, in order; none where they take no positions.
+        anchors: for each medium the first flat position that sees it.
     """
 
     pixels: tuple[UInt8[Tensor, "_views 3 _height _width"], ...]
     plans: tuple[Plan, ...]
     at: Int[Tensor, " rows"]
+    anchors: Int[Tensor, " media"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     def to(self, device: torch.device | str) -> Self:
         return replace(self, pixels=tuple(p.to(device, non_blocking=True) for p in self.pixels), at=self.at.to(device))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The media of one input as its fusion finds them in a packed batch; there may be none.
+
+    Attributes:
+        rows: of all media, from the connector.
+        counts: rows of each medium.
+        at: flat positions that the rows take; none where they take no positions.
+        anchors: for each medium the first flat position that sees it.
+    """
+
+    rows: Float[Tensor, "rows width"]
+    counts: tuple[int, ...]
+    at: Int[Tensor, " places"]
+    anchors: Int[Tensor, " media"]
+    tree: Tree
+
+
+class State(ABC):
+    """What a fusion's layers must know in one call, for every position that they read.
+
+    A fusion makes it for a packed sequence (hidden states (1, n, dim)); `at` and `after` give it for (rows, new, dim).
+    """
+
+    @abstractmethod
+    def at(self, positions: Int[Tensor, "rows new"]) -> State | None:
+        """The same for some positions of the packed sequence, given by their flat numbers; None: nothing to know."""
+
+    def after(self, positions: Int[Tensor, "rows new"]) -> State | None:
+        """For new text that goes on after these positions; what these see, it sees."""
+        return self.at(positions)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """States of all fusions in one call; it travels as the keyword argument `fused` into the backbone's layers."""
+
+    states: Mapping[nn.Module, State]
+
+    def at(self, positions: Int[Tensor, "rows new"]) -> Fused | None:
+        """States of some positions; None where no fusion has one."""
+        return _fused({fusion: state.at(positions) for fusion, state in self.states.items()})
+
+    def after(self, positions: Int[Tensor, "rows new"]) -> Fused | None:
+        """States of new text that goes on after some positions; None where no fusion has one."""
+        return _fused({fusion: state.after(positions) for fusion, state in self.states.items()})
+
+
+def _fused(states: Mapping[nn.Module, State | None]) -> Fused | None:
+    known = {fusion: state for fusion, state in states.items() if state is not None}
+    return Fused(known) if known else None
 
 
 @dataclass(frozen=True)

@@ -84,10 +84,11 @@ class View:
 
 @dataclass(frozen=True)
 class Flat:
-    """All rows of one view's feature map, row-major."""
+    """All rows of one view's feature map, row-major; `still`: all at one position id."""
 
     view: int
     rows: int
+    still: bool = False
 
     @property
     def positions(self) -> int:
@@ -181,6 +182,11 @@ class Plan:
     def positions(self) -> int:
         """Rows of media the backbone will read (text between them not counted)."""
         return sum(block.positions for block in self.blocks)
+
+
+def span(block: Block) -> int:
+    """Position ids that a block takes; its rows stand at them one after the other, what is over at the last."""
+    return 1 if isinstance(block, Flat) and block.still else block.positions
 
 
 def flat_rows(grid: Grid) -> int:

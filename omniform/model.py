@@ -5,14 +5,14 @@ Names no system and no modality.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from omniform.batch import Batch, Features, Loss, MediaBatch
+from omniform.batch import Batch, Features, Fused, Loss, MediaBatch, Placed, Tree
 from omniform.geometry import Grid, MediaSize, Plan
 from omniform.spec import Continuous, Shared, System
 from omniform.views.arrange_module import arrange, merge_scales
@@ -25,16 +25,30 @@ class ContinuousInput(nn.Module):
         super().__init__()
         self.encoder: Any = spec.encoder.build()
         self.connector: Any = spec.connector.build(**spec.widths(dim))
+        self.width = spec.width(dim)
         # start like embeddings: normal with std 1/sqrt(dim) (haotian-liu/LLaVA@c121f04 llava_arch.py:75)
-        self.learned = nn.ParameterDict({name: nn.Parameter(torch.randn(dim) * dim**-0.5) for name in learned})
-        self.fusion: Any = spec.fusion.build(backbone=backbone)
+        std = self.width**-0.5
+        self.learned = nn.ParameterDict({name: nn.Parameter(torch.randn(self.width) * std) for name in learned})
+        self.fusion: Any = spec.fusion.build(backbone=backbone, width=self.width)
         self.spec = spec
 
-    def forward(self, media: MediaBatch) -> Float[Tensor, "rows dim"]:
+    def placed(self, media: Sequence[MediaBatch], tree: Tree, like: Tensor) -> Placed:
+        """Rows of all media of this input in a batch (none without media), in the type of `like`, and their places."""
+        none = torch.empty(0, dtype=torch.long, device=like.device)
+        rows = [self(m) for m in media] or [like.new_empty(0, self.width)]
+        return Placed(
+            rows=torch.cat(rows),
+            counts=tuple(plan.positions for m in media for plan in m.plans),
+            at=torch.cat([none, *(m.at for m in media)]),
+            anchors=torch.cat([none.cpu(), *(m.anchors for m in media)]),
+            tree=tree,
+        )
+
+    def forward(self, media: MediaBatch) -> Float[Tensor, "rows width"]:
         """Rows of all media, in order."""
         return self.rows(self._encode(media), media.plans)
 
-    def rows(self, encoded: list[tuple[Features, ...]], plans: tuple[Plan, ...]) -> Float[Tensor, "rows dim"]:
+    def rows(self, encoded: list[tuple[Features, ...]], plans: tuple[Plan, ...]) -> Float[Tensor, "rows width"]:
         """Rows of media whose features (of each encoder) are given."""
         both = zip(encoded, plans, strict=True)
         merged = [tuple(merge_scales(f, p) for f in streams) if p.scales else streams for streams, p in both]
@@ -94,23 +108,30 @@ class Lmm(nn.Module):
                 self.inputs[modality] = ContinuousInput(entry, learned, self.backbone, system.backbone.dim)
         self.outputs = nn.ModuleDict({modality: decoder.build() for modality, decoder in system.outputs.items()})
 
-    def embed(self, batch: Batch) -> Float[Tensor, "n dim"]:
-        """Embeddings of the packed sequence, with every medium's rows in place."""
-        x = self.backbone.embed(batch.ids)
-        for modality, media in batch.media.items():
-            stream = self.stream(modality)
-            x = stream.fusion(x, stream(media), media.at)
+    def embed(self, batch: Batch) -> tuple[Float[Tensor, "n dim"], Fused | None]:
+        """Embeddings of the packed sequence with every medium met, and what the backbone's layers must know of them."""
+        x, states = self.backbone.embed(batch.ids), {}
         for name in self.inputs:
-            stream = self.stream(name)
-            unused = all(self.stream(m) is not stream for m in batch.media)
-            if unused and self.training and any(p.requires_grad for p in stream.parameters()):
+            stream: Any = self.inputs[name]
+            media = [m for modality, m in batch.media.items() if self.stream(modality) is stream]
+            x, state = stream.fusion(x, stream.placed(media, batch.tree, x))
+            if state is not None:
+                states[stream.fusion] = state
+            if not media and self.training and any(p.requires_grad for p in stream.parameters()):
                 # ranks stay in step and every trainable part has a gradient
-                x = x + 0 * stream(stream.example(x.device)).sum()
-        return x
+                idle = [p.sum() for p in stream.fusion.parameters()]
+                x = x + 0 * sum(idle, stream(stream.example(x.device)).sum())
+        return x, Fused(states) if states else None
 
     def hidden(self, batch: Batch, cache: Any = None) -> Float[Tensor, "n dim"]:
         """Last hidden states; keys and values are written into `cache` when one is given."""
-        return self.backbone(self.embed(batch), batch.positions, batch.tree, cache)
+        return self.read(batch, cache)[0]
+
+    def read(self, batch: Batch, cache: Any = None) -> tuple[Float[Tensor, "n dim"], Fused | None]:
+        """Last hidden states, and what fusions knew of the sequence (decoding goes on from there)."""
+        embeds, fused = self.embed(batch)
+        more = {"fused": fused} if fused else {}  # backbones without layers to attach to need not take it
+        return self.backbone(embeds, batch.positions, batch.tree, cache, **more), fused
 
     def forward(self, batch: Batch) -> dict[str, Loss]:
         """Losses by output."""
@@ -137,7 +158,7 @@ class Lmm(nn.Module):
         Learned rows (newline ...) belong to the connector, as in released checkpoints.
         """
         part = self.part(path)
-        idle = part.idle() if path.endswith(".encoder") or path == "backbone" else ()
+        idle = part.idle() if path.endswith((".encoder", ".fusion")) or path == "backbone" else ()
         prefix = self._prefix(path)
         for name, parameter in part.named_parameters():
             if not name.startswith(tuple(idle)) and (

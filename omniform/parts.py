@@ -202,7 +202,27 @@ class Views(Part):
 class Fusion(Part):
     """How an input's rows meet the backbone."""
 
-    def num_params(self, dim: int) -> int:
+    in_sequence: ClassVar[bool] = True
+    """Whether rows take positions. Else the medium is seen from the last position of the text before it on."""
+    whole_document: ClassVar[bool] = False
+    """Whether every position of a document sees its media, those before them too (only out of sequence)."""
+
+    def check(self, backbone: Backbone) -> None:
+        """Refuse (with SpecError) backbones whose layers it cannot reach."""
+
+    def width(self, features: int, dim: int) -> int:
+        """Width of the rows it reads (the connector's) of such features, beside a backbone of width `dim`."""
+        return dim
+
+    def num_params(self, backbone: Backbone, width: int) -> int:
+        return 0
+
+    def learnable_params(self, backbone: Backbone, width: int) -> int:
+        """Parameters that the output depends on."""
+        return self.num_params(backbone, width)
+
+    def flops(self, backbone: Backbone, width: int, positions: int, rows: int) -> int:
+        """Forward FLOPs that it adds where the backbone reads `positions` that see `rows` of media."""
         return 0
 
 

@@ -64,7 +64,14 @@ class Continuous:
     def widths(self, dim: int) -> dict[str, Any]:
         """What the connector's `build` and `num_params` take beside a backbone of width `dim`."""
         first, *others = (d * self.views.scales for d in self.encoder.dims)
-        return {"in_dim": first, "out_dim": dim, **({"others": tuple(others)} if others else {})}
+        return {"in_dim": first, "out_dim": self.width(dim), **({"others": tuple(others)} if others else {})}
+
+    def width(self, dim: int) -> int:
+        return self.fusion.width(self.encoder.dim, dim)
+
+    def positions(self, plan: Plan) -> int:
+        """Positions of a medium in the sequence."""
+        return plan.positions if self.fusion.in_sequence else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +235,8 @@ class System:
                 return entry
             encoder = entry.encoder.shrunk(size)
             views = entry.views.shrunk(size).rescaled(entry.encoder.size[0], encoder.size[0])
-            return replace(entry, encoder=encoder, connector=entry.connector.shrunk(size), views=views)
+            connector, fusion = entry.connector.shrunk(size), entry.fusion.shrunk(size)
+            return replace(entry, encoder=encoder, connector=connector, views=views, fusion=fusion)
 
         inputs: dict[str, Input] = {m: small(e) for m, e in self.inputs.items()}
         for modality, entry in inputs.items():
@@ -247,10 +255,9 @@ class System:
 
 
 def _encoder(inputs: Mapping[str, Input], modality: str) -> Encoder:
-    entry = inputs[modality]
-    if not isinstance(entry, Continuous):
-        raise SpecError(f"{modality} has no encoder to share")
-    return entry.encoder
+    if isinstance(entry := inputs[modality], Continuous):
+        return entry.encoder
+    raise SpecError(f"{modality} has no encoder to share")
 
 
 def _small_stage(system: System, stage: Stage, inputs: Mapping[str, Input], size: Shrunk) -> Stage:
@@ -270,9 +277,8 @@ def _small_stage(system: System, stage: Stage, inputs: Mapping[str, Input], size
 
 def _check(system: System) -> None:
     if "text" not in system.outputs:
-        raise SpecError(
-            f"{system.slug}: outputs name {', '.join(system.outputs) or 'nothing'}; text must be one of them"
-        )
+        named = ", ".join(system.outputs) or "nothing"
+        raise SpecError(f"{system.slug}: outputs name {named}; text must be one of them")
     for modality in (*system.inputs, *system.outputs):
         if modality not in MODALITIES:
             raise unknown("modality", modality, MODALITIES)
@@ -302,17 +308,14 @@ def _check_scales(system: System, who: str, modality: str, views: Views) -> None
 def _check_input(system: System, modality: str, entry: Input) -> None:
     if isinstance(entry, Shared):
         if not isinstance(system.inputs.get(entry.input), Continuous):
-            raise SpecError(
-                f"{system.slug}: {modality} shares the input {entry.input!r}, which is not a continuous input; "
-                f"inputs are {', '.join(system.inputs)}"
-            )
+            why = f"{modality} shares the input {entry.input!r}, which is not a continuous input"
+            raise SpecError(f"{system.slug}: {why}; inputs are {', '.join(system.inputs)}")
         _check_scales(system, modality, entry.input, entry.views)
     elif isinstance(entry, Continuous):
         if entry.encoder.modality != modality:
-            raise SpecError(
-                f"{system.slug}: {type(entry.encoder).__name__} encodes {entry.encoder.modality}, "
-                f"but stands at the input {modality!r}"
-            )
+            name = type(entry.encoder).__name__
+            raise SpecError(f"{system.slug}: {name} encodes {entry.encoder.modality}, but stands at input {modality!r}")
+        entry.fusion.check(system.backbone)
     else:
         return
     if modality not in system.prompt.media:

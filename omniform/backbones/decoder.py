@@ -60,6 +60,8 @@ class Decoder(Backbone):
     """Vectors per norm: 1 for a weight, 2 with a bias."""
     norms_per_layer: ClassVar[int] = 2
     layer_prefix: ClassVar[str] = "model.layers."
+    attention_name: ClassVar[str] = "self_attn"
+    """What the family calls the attention of a layer."""
     init_key: ClassVar[str] = "initializer_range"
     """What the family's configuration calls the spread of fresh weights."""
 

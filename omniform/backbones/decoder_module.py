@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from omniform import attention
 from omniform.backbones.decoder import Decoder
-from omniform.batch import Tree
+from omniform.batch import Fused, Tree
 
 # what transformers' layers call the keys and values that they are given: renamed in 5.24
 CACHE = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
@@ -41,12 +41,18 @@ class DecoderModule(nn.Module):
         positions: Int[Tensor, "*axes n"],
         tree: Tree,
         cache: DynamicCache | None = None,
+        fused: Fused | None = None,
     ) -> Float[Tensor, "n dim"]:
-        """Last hidden states (after the final norm) of one packed sequence."""
+        """Last hidden states (after the final norm) of one packed sequence.
+
+        Args:
+            fused: what fusions attached to the layers know of this call.
+        """
         out = self.lm.base_model(
             inputs_embeds=embeds[None],
             position_ids=positions[None],
             tree=tree,
+            fused=fused,
             use_cache=cache is not None,
             **{CACHE: cache},
         )
@@ -58,6 +64,7 @@ class DecoderModule(nn.Module):
         positions: Int[Tensor, "rows new"],
         mask: Float[Tensor, "rows 1 new keys"] | None,
         cache: DynamicCache,
+        fused: Fused | None = None,
     ) -> Float[Tensor, "rows new dim"]:
         """Hidden states of new positions on top of a cache.
 
@@ -65,13 +72,30 @@ class DecoderModule(nn.Module):
             mask: additive over all cached and new keys, 0 where one is seen; every query must see one, padding too.
                 None: the last position sees all of them, the one before all but one ...
             cache: made without a configuration, so that layers with a window keep all keys; attention applies it.
+            fused: as in `forward`, for these positions.
         """
-        return self.lm.base_model(
-            inputs_embeds=embeds, position_ids=positions, attention_mask=mask, use_cache=True, **{CACHE: cache}
-        ).last_hidden_state
+        out = self.lm.base_model(
+            inputs_embeds=embeds,
+            position_ids=positions,
+            attention_mask=mask,
+            fused=fused,
+            use_cache=True,
+            **{CACHE: cache},
+        )
+        return out.last_hidden_state
 
     def logits(self, hidden: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape vocab"]:
         return self.lm.get_output_embeddings()(hidden)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Its layers, for fusions that attach to them."""
+        found: Any = self.lm.get_submodule(self.spec.layer_prefix.rstrip("."))
+        return found
+
+    def attention_of(self, layer: nn.Module) -> nn.Module:
+        """The attention of a layer: the first of its modules to be given the call's keyword arguments."""
+        return layer.get_submodule(self.spec.attention_name)
 
     def layer_prefix(self) -> str:
         """Prefix before a layer's number in parameter names."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from omniform.backbones.decoder_module import DecoderModule
-from omniform.batch import Tree
+from omniform.batch import Fused, Tree
 
 
 class GemmaModule(DecoderModule):
@@ -24,8 +24,9 @@ class GemmaModule(DecoderModule):
         positions: Int[Tensor, "*axes n"],
         tree: Tree,
         cache: DynamicCache | None = None,
+        fused: Fused | None = None,
     ) -> Float[Tensor, "n dim"]:
-        return super().forward(self._scaled(embeds), positions, tree, cache)
+        return super().forward(self._scaled(embeds), positions, tree, cache, fused)
 
     def step(
         self,
@@ -33,8 +34,9 @@ class GemmaModule(DecoderModule):
         positions: Int[Tensor, "rows new"],
         mask: Float[Tensor, "rows 1 new keys"] | None,
         cache: DynamicCache,
+        fused: Fused | None = None,
     ) -> Float[Tensor, "rows new dim"]:
-        return super().step(self._scaled(embeds), positions, mask, cache)
+        return super().step(self._scaled(embeds), positions, mask, cache, fused)
 
     def _scaled(self, embeds: Tensor) -> Tensor:
         # rounded to the working precision first, as the original does

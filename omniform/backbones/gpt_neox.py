@@ -26,6 +26,7 @@ class GptNeoX(Decoder):
     assumed = FrozenMap(dim=6144, layers=44, heads=64, mlp_dim=24576, vocab=50432, context=2048)
     gated_mlp = False
     norm_params = 2
+    attention_name = "attention"
     layer_prefix = "gpt_neox.layers."
 
     rotary: float = 0.25

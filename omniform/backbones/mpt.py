@@ -37,6 +37,7 @@ class Mpt(Decoder):
     assumed = FrozenMap(dim=2048, layers=24, heads=16, vocab=50368, context=2048)
     gated_mlp = False
     layer_prefix: ClassVar[str] = "transformer.blocks."
+    attention_name = "attn"
 
     rotary: float = 0.0
     tied: bool = True

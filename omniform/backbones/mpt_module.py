@@ -11,12 +11,12 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
-from transformers.models.mpt.modeling_mpt import MptAttention
+from transformers.models.mpt.modeling_mpt import MptAttention, MptBlock
 
 from omniform.attention import Slopes, tree_attention
 from omniform.backbones.decoder_module import CACHE, DecoderModule
 from omniform.backbones.mpt import Mpt
-from omniform.batch import Tree
+from omniform.batch import Fused, Tree
 
 
 class TreeMptAttention(MptAttention):
@@ -41,9 +41,29 @@ class TreeMptAttention(MptAttention):
             k, v = cache.update(k, v, self.layer_idx)
         dropout = float(self.attn_dropout_p) if self.training else 0.0
         out, _weights = tree_attention(
-            self, q, k, v, attention_mask, self.softmax_scale, dropout, tree=position_bias, slopes=self.slopes
-        )
+            self, q, k, v, attention_mask, self.softmax_scale, dropout, tree=position_bias, slopes=self.slopes,
+            beside=given.get("beside"),
+        )  # fmt: skip
         return self.out_proj(out.flatten(2)), None
+
+
+class TreeMptBlock(MptBlock):
+    """The same block, handing what fusions know of the call on to its attention."""
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "rows queries dim"],
+        position_bias: Any,  # the tree, or None
+        attention_mask: Any,  # of a step, or None
+        layer_past: Any = None,
+        *_: Any,
+        fused: Fused | None = None,
+        **__: Any,
+    ) -> Float[Tensor, "rows queries dim"]:
+        normed, given = self.norm_1(hidden_states), {"fused": fused, CACHE: layer_past}
+        attended, _weights = self.attn(normed, position_bias, attention_mask=attention_mask, **given)
+        x = self.resid_attn_dropout(attended) + hidden_states
+        return self.ffn(self.norm_2(x), x)
 
 
 class MptModule(DecoderModule):
@@ -52,6 +72,7 @@ class MptModule(DecoderModule):
     def __init__(self, spec: Mpt) -> None:
         super().__init__(spec)
         for block in self.lm.transformer.blocks:
+            block.__class__ = TreeMptBlock
             block.attn.__class__ = TreeMptAttention
             block.attn.slopes = spec.slopes
             block.attn.q_ln = _norm(spec)
@@ -66,8 +87,9 @@ class MptModule(DecoderModule):
         positions: Int[Tensor, "*axes n"],
         tree: Tree,
         cache: DynamicCache | None = None,
+        fused: Fused | None = None,
     ) -> Float[Tensor, "n dim"]:
-        return self._run(embeds[None], tree, None, cache)[0]
+        return self._run(embeds[None], tree, None, cache, fused)[0]
 
     def step(
         self,
@@ -75,12 +97,15 @@ class MptModule(DecoderModule):
         positions: Int[Tensor, "rows new"],
         mask: Float[Tensor, "rows 1 new keys"] | None,
         cache: DynamicCache,
+        fused: Fused | None = None,
     ) -> Float[Tensor, "rows new dim"]:
-        return self._run(embeds, None, mask, cache)
+        return self._run(embeds, None, mask, cache, fused)
 
-    def _run(self, x: Tensor, tree: Tree | None, mask: Tensor | None, cache: DynamicCache | None) -> Tensor:
+    def _run(
+        self, x: Tensor, tree: Tree | None, mask: Tensor | None, cache: DynamicCache | None, fused: Fused | None
+    ) -> Tensor:
         for block in self.lm.transformer.blocks:
-            x = block(x, tree, mask, layer_past=cache)[0]
+            x = block(x, tree, mask, layer_past=cache, fused=fused)
         return self.lm.transformer.norm_f(x)
 
 

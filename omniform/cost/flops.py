@@ -22,7 +22,7 @@ Media = Sequence[tuple[str, MediaSize]]
 
 def positions(system: System, modality: str, media: MediaSize) -> int:
     """Positions that one medium alone in its document takes; text between its rows not counted."""
-    return system.plan(modality, media).positions
+    return system.continuous(modality).positions(system.plan(modality, media))
 
 
 def plans(system: System, media: Media, views: Mapping[str, Views] = FrozenMap()) -> list[Plan]:
@@ -40,21 +40,35 @@ def reader(system: System, modality: str) -> str:
 def prefill_flops(system: System, media: Media, text_positions: int) -> dict[str, int]:
     """Part path -> forward FLOPs of reading one document and giving the logits of the next token."""
     found: dict[str, int] = {}
+    rows: dict[str, int] = {}
     length = text_positions
     for (modality, _), plan in zip(media, plans(system, media), strict=True):
         entry, name = system.continuous(modality), reader(system, modality)
         for part, flops in _media_flops(entry, plan, system.backbone.dim).items():
             found[f"{name}.{part}"] = found.get(f"{name}.{part}", 0) + flops
-        length += plan.positions
+        rows[name] = rows.get(name, 0) + plan.positions
+        length += entry.positions(plan)
     backbone = system.backbone
     read = length * backbone.flops_per_position() + backbone.attention_flops(length, length)
-    return {**found, "backbone": read + backbone.head_flops()}
+    return {**found, **fusion_flops(system, length, rows), "backbone": read + backbone.head_flops()}
+
+
+def fusion_flops(system: System, positions: int, rows: Mapping[str, int]) -> dict[str, int]:
+    """Part path -> forward FLOPs of fusions where the backbone reads positions that see rows of media, by input."""
+    backbone = system.backbone
+    found = {
+        f"{name}.fusion": entry.fusion.flops(backbone, entry.width(backbone.dim), positions, rows.get(name, 0))
+        for name, entry in system.inputs.items()
+        if isinstance(entry, Continuous)
+    }
+    return {part: flops for part, flops in found.items() if flops}
 
 
 def decode_flops(system: System, positions: int) -> int:
-    """FLOPs of one more token after `positions` positions in the cache."""
+    """FLOPs of one more token after `positions` positions in the cache; rows of media out of sequence not counted."""
     backbone = system.backbone
-    return backbone.flops_per_position() + backbone.attention_flops(1, positions + 1) + backbone.head_flops()
+    own = sum(fusion_flops(system, 1, FrozenMap()).values())
+    return own + backbone.flops_per_position() + backbone.attention_flops(1, positions + 1) + backbone.head_flops()
 
 
 def kv_cache_bytes(system: System, positions: int, dtype_bytes: int = 2) -> int:

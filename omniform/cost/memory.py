@@ -118,5 +118,5 @@ def _media_values(system: System, stage: Stage, views: Mapping[str, int]) -> int
         if f"{modality}.encoder" in learn:
             total += count * entry.encoder.flops(size) // entry.encoder.dim
         if {f"{modality}.encoder", f"{modality}.connector"} & learn:
-            total += count * connector.flops(*entry.encoder.grids(size), **entry.widths(dim)) // dim
+            total += count * connector.flops(*entry.encoder.grids(size), **entry.widths(dim)) // entry.width(dim)
     return total

@@ -15,10 +15,10 @@ def parameters(system: System) -> dict[str, int]:
     found: dict[str, int] = {}
     for modality, entry in system.inputs.items():
         if isinstance(entry, Continuous):
-            rows = dim * len(_rows_placed(system, modality, None))
+            rows = entry.width(dim) * len(_rows_placed(system, modality, None))
             found[f"{modality}.encoder"] = entry.encoder.num_params()
             found[f"{modality}.connector"] = entry.connector.num_params(**entry.widths(dim)) + rows
-            found[f"{modality}.fusion"] = entry.fusion.num_params(dim)
+            found[f"{modality}.fusion"] = entry.fusion.num_params(system.backbone, entry.width(dim))
     found["backbone"] = system.backbone.num_params()
     found.update({f"{modality}.decoder": decoder.num_params(dim) for modality, decoder in system.outputs.items()})
     return {part: number for part, number in found.items() if number}
@@ -46,8 +46,9 @@ def _learns(system: System, stage: Stage, item: Learn) -> int:
     if kind == "encoder":
         return entry.encoder.learnable_params(item.first_layer)
     if kind == "fusion":
-        return entry.fusion.num_params(dim)
-    return entry.connector.num_params(**entry.widths(dim)) + dim * len(_rows_placed(system, modality, stage))
+        return entry.fusion.learnable_params(system.backbone, entry.width(dim))
+    rows = len(_rows_placed(system, modality, stage))
+    return entry.connector.num_params(**entry.widths(dim)) + entry.width(dim) * rows
 
 
 def adapter_params(system: System, stage: Stage) -> int:

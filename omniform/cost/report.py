@@ -83,8 +83,8 @@ def cost(
         documents: documents of a training step; their text is learned.
     """
     seen = tuple(
-        MediumCost(modality, size.width, size.height, size.frames, len(plan.views), plan.positions)
-        for (modality, size), plan in zip(media, plans(system, media), strict=True)
+        MediumCost(m, size.width, size.height, size.frames, len(plan.views), system.continuous(m).positions(plan))
+        for (m, size), plan in zip(media, plans(system, media), strict=True)
     )
     length = text_positions + sum(medium.positions for medium in seen)
     step: dict[str, Any] = {"documents": documents, "precision": precision, "checkpointing": checkpointing}
@@ -107,7 +107,7 @@ def _step_memory(
     """Memory of a step of equal documents, their media laid out as the stage does."""
     length, views = text_positions, dict[str, int]()
     for (modality, _), plan in zip(media, plans(system, media, stage.views), strict=True):
-        length += plan.positions
+        length += system.continuous(modality).positions(plan)
         name = reader(system, modality)
         views[name] = views.get(name, 0) + documents * len(plan.views)
     learned = documents * text_positions

@@ -176,7 +176,7 @@ class Loader:
         length = 0
         for sample in samples:
             shared = run and sample.media and sample.media_keys == run[-1].media_keys
-            own = len(sample) - (int(sample.media[-1].at[-1]) + 1 if shared and self.trees else 0)
+            own = len(sample) - (sample.media[-1].last + 1 if shared and self.trees else 0)
             if run and length + own > self.pack_positions:
                 yield run
                 run, length, own = [], 0, len(sample)

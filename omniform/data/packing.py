@@ -24,16 +24,16 @@ class _Draft:
     ids: list[Ids] = field(default_factory=list)
     positions: list[Ids] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
-    media: dict[str, list[tuple[MediaItem, Ids]]] = field(default_factory=dict)
+    media: dict[str, list[MediaItem]] = field(default_factory=dict)
     at: list[Ids] = field(default_factory=list)
     targets: list[Ids] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
     length: int = 0
 
-    def node(self, ids: Ids, first_position: int, parent: int = -1) -> int:
+    def node(self, ids: Ids, positions: Ids, parent: int = -1) -> int:
         """Append a node; its number."""
         self.ids.append(ids)
-        self.positions.append(np.arange(first_position, first_position + len(ids)))
+        self.positions.append(positions)
         self.nodes.append(Node(self.length, self.length + len(ids), parent))
         self.length += len(ids)
         return len(self.nodes) - 1
@@ -83,37 +83,38 @@ def shared_length(samples: Sequence[Sample]) -> int:
         differs = np.flatnonzero(first.ids[:length] != other.ids[:length])
         length = int(differs[0]) if len(differs) else length
         for a, b in zip(first.media, other.media, strict=True):
-            if len(a.at) and not np.array_equal(a.at, b.at):
-                length = min(length, int(min(a.at[0], b.at[0])))
+            if a.first != b.first or not np.array_equal(a.at, b.at):
+                length = min(length, a.first, b.first)
     return length
 
 
 def _add_family(draft: _Draft, samples: list[Sample]) -> None:
     first = samples[0]
     trunk = shared_length(samples) if len(samples) > 1 else len(first)
-    last_media = max((int(item.at[-1]) for item in first.media if len(item.at)), default=-1)
+    last_media = max((item.last for item in first.media), default=-1)
     if len(samples) > 1 and trunk <= last_media:
         for sample in samples:  # nothing worth sharing: the media themselves stand after the first difference
             _add_family(draft, [sample])
         return
     start = draft.length
-    root = draft.node(first.ids[:trunk], 0)
+    root = draft.node(first.ids[:trunk], first.positions[:trunk])
     for item in first.media:
-        draft.media.setdefault(item.modality, []).append((item, start + item.at))
+        draft.media.setdefault(item.modality, []).append(item.moved(start))
     counts = np.sum([s.learn[:trunk] for s in samples], axis=0)
     learned = np.flatnonzero(counts[1:]) + 1
     draft.learn(start + learned - 1, first.ids[learned], counts[learned])
     for sample in samples if len(samples) > 1 else ():
         branch = draft.length
-        draft.node(sample.ids[trunk:], trunk, root)
+        draft.node(sample.ids[trunk:], sample.positions[trunk:], root)
         learned = np.flatnonzero(sample.learn[trunk:])
         at = np.where(learned == 0, start + trunk - 1, branch + learned - 1)
         draft.learn(at, sample.ids[trunk + learned], np.ones(len(learned)))
 
 
-def _media_batch(items: list[tuple[MediaItem, Ids]], load: Load) -> MediaBatch:
+def _media_batch(items: list[MediaItem], load: Load) -> MediaBatch:
     return MediaBatch(
-        pixels=tuple(load(item) for item, _ in items),
-        plans=tuple(item.plan for item, _ in items),
-        at=torch.from_numpy(np.concatenate([at for _, at in items])),
+        pixels=tuple(load(item) for item in items),
+        plans=tuple(item.plan for item in items),
+        at=torch.from_numpy(np.concatenate([item.at for item in items])),
+        anchors=torch.tensor([item.first for item in items]),
     )

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from omniform.data.document import Document, Media
 from omniform.data.media import size_of
 from omniform.data.tokenizer import Offsets, Tokenizer
-from omniform.geometry import Plan, Words
+from omniform.geometry import Plan, Words, span
 from omniform.parts import Sight, Views
 from omniform.prompt import Piece, Prompt
 from omniform.spec import System
@@ -32,12 +32,31 @@ class TooLong(ValueError):
 
 @dataclass(frozen=True)
 class MediaItem:
-    """One medium in a sample: its plan, and the positions its rows take."""
+    """One medium in a sample: its plan, and the positions its rows take (none: it is met in another way).
+
+    Attributes:
+        anchor: the first position that sees it; None is that of its first row.
+    """
 
     modality: str
     media: Media
     plan: Plan
     at: Ids
+    anchor: int | None = None
+
+    @property
+    def first(self) -> int:
+        """The first position that sees it."""
+        return int(self.at[0]) if self.anchor is None else self.anchor
+
+    @property
+    def last(self) -> int:
+        """The last position that is its own, or marks it."""
+        return int(self.at[-1]) if len(self.at) else self.first
+
+    def moved(self, by: int) -> Self:
+        """The same medium in a sequence where its positions lie further back."""
+        return replace(self, at=self.at + by, anchor=None if self.anchor is None else self.anchor + by)
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,7 @@ class Sample:
         learn: ids that are predicted (each from the position before it).
         media: media in order.
         truncated: ids cut off at the end.
+        ordinals: position ids; positions after them, or all without, are counted on.
     """
 
     ids: Ids
@@ -56,6 +76,20 @@ class Sample:
     media: tuple[MediaItem, ...] = ()
     id: str = ""
     truncated: int = 0
+    ordinals: Ids | None = None
+
+    @property
+    def positions(self) -> Ids:
+        """Position ids."""
+        known = np.arange(0) if self.ordinals is None else self.ordinals[: len(self)]
+        start = known[-1] + 1 if len(known) else 0
+        return np.concatenate([known, np.arange(start, start + len(self) - len(known))])
+
+    def rest(self, start: int) -> Self:
+        """What comes after the first `start` positions, at the same position ids."""
+        media = tuple(item.moved(-start) for item in self.media if item.first >= start)
+        ordinals = self.positions[start:]
+        return replace(self, ids=self.ids[start:], learn=self.learn[start:], media=media, ordinals=ordinals)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,7 +106,7 @@ class Sample:
         """
         if len(self) <= length:
             return self
-        last = max((int(item.at[-1]) for item in self.media if len(item.at)), default=-1)
+        last = max((item.last for item in self.media), default=-1)
         if last >= length:
             raise TooLong(
                 f"document {self.id or '(unnamed)'}: media end at position {last + 1}, but at most {length} positions "
@@ -89,10 +123,14 @@ class _Draft:
     ids: list[int] = field(default_factory=list)
     learn: list[bool] = field(default_factory=list)
     media: list[MediaItem] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
 
-    def add(self, ids: Sequence[int], learn: Sequence[bool]) -> None:
+    def add(self, ids: Sequence[int], learn: Sequence[bool], span: int | None = None) -> None:
+        """Append ids that take `span` position ids (by default one each)."""
+        start, most = self.positions[-1] + 1 if self.positions else 0, len(ids) if span is None else span
         self.ids += ids
         self.learn += learn
+        self.positions += (start + min(i, most - 1) for i in range(len(ids)))
 
 
 class Processor:
@@ -141,20 +179,24 @@ class Processor:
             learn |= np.isin(ids, [self.tokenizer.id_of(t) for t in prompt.always_learned])
             for item in draft.media:
                 learn[item.at] = False
-        return Sample(ids, learn, tuple(draft.media), document.id)
+        return Sample(ids, learn, tuple(draft.media), document.id, ordinals=np.asarray(draft.positions, dtype=np.int64))
 
     def _add_media(self, draft: _Draft, media: tuple[Media, ...], number: int, own: Mapping[str, Views]) -> None:
         item = media[number]
         entry = self.system.continuous(item.modality)
         strategy = own.get(item.modality, entry.views).among(len(media))
         plan = self._plan(item, strategy, entry.sight)
+        if not entry.fusion.in_sequence:
+            anchor = 0 if entry.fusion.whole_document else max(len(draft.ids) - 1, 0)
+            draft.media.append(MediaItem(item.modality, item, plan, np.arange(0), anchor))
+            return
         at: list[int] = []
         for block in plan.blocks:
             if isinstance(block, Words):
                 draft.add(*self._encode((Piece(block.text),)))
             else:
                 at += range(len(draft.ids), len(draft.ids) + block.positions)
-                draft.add([0] * block.positions, [False] * block.positions)
+                draft.add([0] * block.positions, [False] * block.positions, span(block))
         draft.media.append(MediaItem(item.modality, item, plan, np.asarray(at, dtype=np.int64)))
 
     def _plan(self, item: Media, strategy: Views, sight: Callable[[], Sight]) -> Plan:

@@ -32,6 +32,6 @@ def batches(
                 batch, length, shared = [], 0, 0
             batch.append((number, one))
             length += len(one) - shared
-            shared = int(one.media[-1].at[-1]) + 1 if trees and one.media else 0
+            shared = one.media[-1].last + 1 if trees and one.media else 0
     if batch:
         yield batch

@@ -79,12 +79,15 @@ class Chat:
     def _extend(self, cache: Cache, sample: Sample, start: int) -> Read:
         """Read the positions of a sample from `start` on top of the cache."""
         model, device = self.engine.model, self.engine.device
-        media = tuple(replace(item, at=item.at - start) for item in sample.media if item.at[0] >= start)
-        rest = replace(sample, ids=sample.ids[start:], learn=sample.learn[start:], media=media)
-        batch = pack([rest], self.engine.load).to(device)
-        embeds = model.embed(batch)
-        hidden = model.backbone.step(embeds[None], batch.positions[None] + start, None, cache)
-        return memory_of(model.system.backbone).alone(hidden[0, -1:], cache, len(sample))
+        # what media out of sequence mean for the new positions follows from the whole
+        again = 0 if any(item.anchor is not None for item in sample.media) else start
+        batch = pack([sample.rest(again)], self.engine.load).to(device)
+        embeds, fused = model.embed(batch)
+        new = torch.arange(start - again, len(embeds), device=device)
+        more = {"fused": fused.at(new[None])} if fused else {}
+        hidden = model.backbone.step(embeds[None, new], batch.positions[None, new], None, cache, **more)
+        memory = memory_of(model.system.backbone)
+        return memory.alone(hidden[0, -1:], cache, len(sample), batch, fused)
 
 
 def common_length(kept: Sample, new: Sample) -> int:
@@ -95,10 +98,15 @@ def common_length(kept: Sample, new: Sample) -> int:
     for old, now in zip_longest(kept.media, new.media):
         same = old is not None and now is not None and _equal(old, now)
         for item in (old, now):
-            if item is not None and item.at[0] < length and not (same and item.at[-1] < length):
-                length = int(item.at[0])
+            if item is not None and item.first < length and not (same and item.last < length):
+                length = item.first
     return length
 
 
 def _equal(one: MediaItem, other: MediaItem) -> bool:
-    return one.media.key == other.media.key and one.plan == other.plan and np.array_equal(one.at, other.at)
+    return (
+        one.media.key == other.media.key
+        and one.plan == other.plan
+        and one.first == other.first
+        and np.array_equal(one.at, other.at)
+    )

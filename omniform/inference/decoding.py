@@ -8,7 +8,7 @@ per row, trunks are read once per block, and a single row is a block that needs 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from omniform.batch import Tree
+from omniform.batch import Batch, Fused, Tree
 from omniform.inference.cache import KeyValues
 
 Columns: TypeAlias = npt.NDArray[np.int64]
@@ -38,26 +38,26 @@ class Place:
     Attributes:
         family: equal for rows that share their trunk.
         trunk: columns shared by the family; `own` are the row's. Together they are the chain, in order.
+        next: the next position id.
+        origin: the last flat position of its prompt, in the sequence that was packed.
     """
 
     block: int
     family: Hashable
     trunk: Columns
     own: Columns
-
-    @property
-    def length(self) -> int:
-        """Positions read so far, which is the next position id."""
-        return len(self.trunk) + len(self.own)
+    next: int
+    origin: int
 
     @staticmethod
-    def alone(length: int) -> Place:
+    def alone(length: int, next_position: int, origin: int) -> Place:
         """The only row of a cache."""
-        return Place(0, "alone", np.arange(0), np.arange(length))
+        return Place(0, "alone", np.arange(0), np.arange(length), next_position, origin)
 
     @staticmethod
-    def of(tree: Tree) -> list[Place]:
-        """Places of a tree's documents in a cache that was written in the tree's order."""
+    def of(tree: Tree, positions: Int[Tensor, " n"]) -> list[Place]:
+        """Places of a tree's documents in a cache that was written in the tree's order, at these position ids."""
+        after = (positions + 1).tolist()
         trunks: dict[int, Columns] = {}
         places = []
         for leaf in tree.leaves:
@@ -66,7 +66,7 @@ class Place:
                 trunks[last.parent] = np.concatenate([np.arange(0), *(np.arange(n.start, n.stop) for n in above)])
             trunk, own = trunks[last.parent], np.arange(last.start, last.stop)
             family = last.parent if above else ("alone", leaf)
-            places.append(Place(0, family, trunk, own))
+            places.append(Place(0, family, trunk, own, after[last.stop - 1], last.stop - 1))
         return places
 
 
@@ -77,14 +77,15 @@ class Layout:
     Attributes:
         cells: for each block the cells (block, column) of the old cache that it takes over; 0 where it is shorter.
         seen: which of its columns a row sees.
-        length: positions that each row has read; 0 in empty slots.
+        next, origin: of each row's place; 0 in empty slots.
         where: block and slot of each row.
         places: of each row in the new cache.
     """
 
     cells: Columns
     seen: npt.NDArray[np.bool_]
-    length: Columns
+    next: Columns
+    origin: Columns
     where: list[tuple[int, int]] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
 
@@ -97,6 +98,7 @@ class Layout:
         layout = Layout(
             np.zeros((len(blocks), columns), np.int64),
             np.zeros((len(blocks), slots, columns), np.bool_),
+            np.zeros((len(blocks), slots), np.int64),
             np.zeros((len(blocks), slots), np.int64),
         )
         layout.seen[:, :, 0] = True  # empty slots see something, too, or they would write NaN
@@ -115,9 +117,9 @@ class Layout:
             own = np.arange(start, start + len(row.own))
             start += len(own)
             self.seen[block, slot, own] = True
-            self.length[block, slot] = row.length
+            self.next[block, slot], self.origin[block, slot] = row.next, row.origin
             self.where.append((block, slot))
-            self.places.append(Place(block, row.family, trunk, own))
+            self.places.append(replace(row, block=block, trunk=trunk, own=own))
 
 
 @dataclass(frozen=True)
@@ -127,25 +129,30 @@ class Prefill:
     Attributes:
         hidden: last hidden state of each row.
         places: of each row in the cache, those of a family next to each other.
+        fused: what fusions knew of the sequence that held the places' origins.
     """
 
     hidden: Float[Tensor, "rows dim"]
     cache: KeyValues
     places: Sequence[Place]
+    fused: Fused | None = None
 
     @staticmethod
-    def of(hidden: Float[Tensor, "n dim"], cache: KeyValues, tree: Tree) -> Prefill:
-        """The documents of a tree."""
-        return Prefill(hidden[tree.lasts], cache, Place.of(tree))
+    def of(hidden: Float[Tensor, "n dim"], cache: KeyValues, batch: Batch, fused: Fused | None = None) -> Prefill:
+        """The documents of a batch."""
+        return Prefill(hidden[batch.tree.lasts], cache, Place.of(batch.tree, batch.positions), fused)
 
     @staticmethod
-    def alone(hidden: Float[Tensor, "1 dim"], cache: KeyValues, length: int) -> Prefill:
-        """The only row of a cache, `length` positions long."""
-        return Prefill(hidden, cache, [Place.alone(length)])
+    def alone(
+        hidden: Float[Tensor, "1 dim"], cache: KeyValues, length: int, batch: Batch, fused: Fused | None = None
+    ) -> Prefill:
+        """The only row of a cache, `length` positions long, of which a batch holds the last."""
+        place = Place.alone(length, int(batch.positions[-1]) + 1, batch.tree.length - 1)
+        return Prefill(hidden, cache, [place], fused)
 
     def go_on(self, backbone: Any, rows: Sequence[int]) -> Decoding:
         """Decoding of some of the rows."""
-        return Decoding(backbone, self.cache, [self.places[row] for row in rows])
+        return Decoding(backbone, self.cache, [self.places[row] for row in rows], self.fused)
 
 
 class Decoding:
@@ -155,23 +162,28 @@ class Decoding:
         backbone: module with `embed` and `step`.
         cache: of the prefill.
         places: of the rows, those of a family next to each other.
+        fused: of the prefill.
     """
 
-    def __init__(self, backbone: Any, cache: KeyValues, places: Sequence[Place]) -> None:
+    def __init__(self, backbone: Any, cache: KeyValues, places: Sequence[Place], fused: Fused | None = None) -> None:
         self.backbone = backbone
+        self.sequence = fused
         self._arrange(cache, places)
 
     def _arrange(self, cache: KeyValues, places: Sequence[Place]) -> None:
         """Put rows into new blocks."""
         layout = Layout.of(places, cache.capacity)
-        (blocks, slots), columns = layout.length.shape, layout.cells.shape[1]
+        (blocks, slots), columns = layout.next.shape, layout.cells.shape[1]
         same = cache.like.shape[::2] == (1, columns) and blocks == 1
         if not same or not np.array_equal(layout.cells[0], np.arange(columns)):
             spare = np.zeros((blocks, SPARE_STEPS * slots), np.int64)
             cache = cache.fold(torch.from_numpy(np.concatenate([layout.cells, spare], 1)), columns)
         self.cache, self.layout, self.steps = cache, layout, 0
         self.rows = list(range(len(places)))
-        self.positions, seen = (torch.from_numpy(x).to(cache.like.device) for x in (layout.length, layout.seen))
+        self.positions, seen = (torch.from_numpy(x).to(cache.like.device) for x in (layout.next, layout.seen))
+        origin = torch.from_numpy(layout.origin).to(cache.like.device)
+        fused = self.sequence.after(origin) if self.sequence else None
+        self.more = {"fused": fused} if fused else {}
         self._where([block * slots + slot for block, slot in layout.where])
         masked = slots > 1 or not layout.seen.all()
         self.mask = _additive(seen[:, None], cache.like) if masked else None
@@ -187,7 +199,8 @@ class Decoding:
         """Hidden states after one more token of each row."""
         ids = tokens if self.full else tokens.new_zeros(self.positions.numel()).index_copy_(0, self.at, tokens)
         embeds = self.backbone.embed(ids.view(self.positions.shape))
-        hidden = self.backbone.step(embeds, self.positions, self._next_mask(), self.cache).flatten(0, 1)
+        hidden = self.backbone.step(embeds, self.positions, self._next_mask(), self.cache, **self.more)
+        hidden = hidden.flatten(0, 1)
         self.positions = self.positions + 1
         self.steps += 1
         return hidden if self.full else hidden[self.at]
@@ -213,7 +226,7 @@ class Decoding:
         place, (_, slot), slots = self.layout.places[row], self.layout.where[row], self.positions.shape[1]
         new = self.layout.cells.shape[1] + slot + slots * np.arange(self.steps)
         own = np.concatenate([place.own, new])
-        return Place(place.block, place.family, place.trunk, own)
+        return replace(place, own=own, next=place.next + self.steps)
 
 
 def blocks_of(places: Sequence[Place]) -> list[list[Place]]:

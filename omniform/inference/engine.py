@@ -131,7 +131,8 @@ class Engine:
         backbone = self.model.system.backbone
         memory = memory_of(backbone)
         batch, cache = pack(samples, self.load, trees=backbone.trees).to(self.device), memory.cache()
-        return memory.of(self.model.hidden(batch, cache), cache, batch.tree)
+        hidden, fused = self.model.read(batch, cache)
+        return memory.of(hidden, cache, batch, fused)
 
     def decode(self, rows: Sequence[Row], read: Read, config: GenerationConfig) -> Iterator[None]:
         """Let rows go on until each is finished; yields after every token."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from omniform.batch import Tree
+from omniform.batch import Batch, Fused
 from omniform.frozen import FrozenMap
 from omniform.inference.cache import KeyValues
 from omniform.inference.decoding import Decoding, Prefill
@@ -30,13 +30,15 @@ class Memory(NamedTuple):
     cache: type[Any]
     read: type[Any]
 
-    def of(self, hidden: Float[Tensor, "n dim"], cache: Cache, tree: Tree) -> Read:
-        """The documents of a tree."""
-        return self.read.of(hidden, cache, tree)
+    def of(self, hidden: Float[Tensor, "n dim"], cache: Cache, batch: Batch, fused: Fused | None) -> Read:
+        """The documents of a batch, and what fusions knew of it."""
+        return self.read.of(hidden, cache, batch, fused)
 
-    def alone(self, hidden: Float[Tensor, "1 dim"], cache: Cache, length: int) -> Read:
-        """The only row of a cache, `length` positions long."""
-        return self.read.alone(hidden, cache, length)
+    def alone(
+        self, hidden: Float[Tensor, "1 dim"], cache: Cache, length: int, batch: Batch, fused: Fused | None
+    ) -> Read:
+        """The only row of a cache, `length` positions long, of which a batch holds the last."""
+        return self.read.alone(hidden, cache, length, batch, fused)
 
 
 KINDS: Mapping[str, Memory] = FrozenMap(keys=Memory(KeyValues, Prefill), state=Memory(States, StatePrefill))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from omniform.batch import Tree
+from omniform.batch import Batch, Fused
 from omniform.scan import States
 
 
@@ -51,12 +51,12 @@ class StatePrefill:
     cache: States
 
     @staticmethod
-    def of(hidden: Float[Tensor, "n dim"], cache: States, tree: Tree) -> StatePrefill:
-        """The documents of a tree."""
-        return StatePrefill(hidden[tree.lasts], cache)
+    def of(hidden: Float[Tensor, "n dim"], cache: States, batch: Batch, _: Fused | None) -> StatePrefill:
+        """The documents of a batch."""
+        return StatePrefill(hidden[batch.tree.lasts], cache)
 
     @staticmethod
-    def alone(hidden: Float[Tensor, "1 dim"], cache: States, length: int) -> StatePrefill:
+    def alone(hidden: Float[Tensor, "1 dim"], cache: States, *_: Any) -> StatePrefill:
         """The only row of a cache."""
         return StatePrefill(hidden, cache)
 

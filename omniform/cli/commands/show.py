@@ -96,9 +96,10 @@ def _positions(system: System) -> dict[str, str]:
 
     if "image" not in system.inputs:
         return {}
+    entry = system.continuous("image")
     plans = {f"{w} x {h}": system.plan("image", MediaSize(width=w, height=h)) for w, h in SIZES}
     return {
-        size: f"{plan.positions:,} in {len(plan.views)} view{'s'[: len(plan.views) > 1]}"
+        size: f"{entry.positions(plan):,} in {len(plan.views)} view{'s'[: len(plan.views) > 1]}"
         for size, plan in plans.items()
     }
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniform import index
-from omniform.batch import Features, Tree
+from omniform.batch import Features, Placed, Tree
 from omniform.geometry import MediaSize, Plan
 from omniform.spec import System
 from omniform.views.arrange_module import merge_scales
@@ -125,8 +125,9 @@ def of_rows(
     ids, labels, media, lengths = _sequences(golden, rows, habits)
     x = model.backbone.embed(ids)
     if media:
-        fusion = model.stream(habits.modality).fusion
-        x = fusion(x, torch.cat([rows[number] for number, _ in media]), torch.cat([at for _, at in media]))
+        found, at = torch.cat([rows[number] for number, _ in media]), torch.cat([at for _, at in media])
+        counts, anchors = tuple(len(rows[number]) for number, _ in media), torch.stack([at[0] for _, at in media])
+        x, _ = model.stream(habits.modality).fusion(x, Placed(found, counts, at, anchors, Tree.of(lengths)))
     positions = torch.cat([torch.arange(n) for n in lengths])
     limit = config_of(golden).get("tokenizer_model_max_length")
     if limit:  # rows are cut when their media have taken their positions
