@@ -191,3 +191,22 @@ def span(block: Block) -> int:
 
 def flat_rows(grid: Grid) -> int:
     return prod(grid)
+
+
+# --- FLOPs of what has a shape (a multiply-add counts as 2) -------------------------------------------------------
+
+
+def conv_flops(cells: int, kernel: int, in_dim: int, out_dim: int) -> int:
+    """Forward FLOPs of a dense convolution with `cells` output cells."""
+    return 2 * cells * kernel * kernel * in_dim * out_dim
+
+
+def conv1d_flops(cells: int, kernel: int, in_dim: int, out_dim: int) -> int:
+    """Forward FLOPs of a dense one-dimensional convolution with `cells` output cells."""
+    return 2 * cells * kernel * in_dim * out_dim
+
+
+def vit_flops(tokens: int, layers: int, dim: int, mlp_dim: int) -> int:
+    """Forward FLOPs of a plain pre-norm transformer encoder."""
+    per_token = 2 * (4 * dim * dim + 2 * dim * mlp_dim)
+    return layers * (tokens * per_token + 4 * tokens * tokens * dim)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-from omniform.geometry import Grid, Hw, MediaSize, Plan, Rgb, SpecError, flat_rows
+from omniform.geometry import Grid, Hw, MediaSize, Plan, Rgb, SpecError, conv_flops, flat_rows, vit_flops
 from omniform.index import resolve
 
 Shrunk = Literal["tiny", "nano"]
@@ -377,22 +377,6 @@ class OutputDecoder(Part):
     def num_params(self, dim: int) -> int:
         """Parameters of its own beside a backbone of width `dim`."""
         return 0
-
-
-def conv_flops(cells: int, kernel: int, in_dim: int, out_dim: int) -> int:
-    """Forward FLOPs of a dense convolution with `cells` output cells."""
-    return 2 * cells * kernel * kernel * in_dim * out_dim
-
-
-def conv1d_flops(cells: int, kernel: int, in_dim: int, out_dim: int) -> int:
-    """Forward FLOPs of a dense one-dimensional convolution with `cells` output cells."""
-    return 2 * cells * kernel * in_dim * out_dim
-
-
-def vit_flops(tokens: int, layers: int, dim: int, mlp_dim: int) -> int:
-    """Forward FLOPs of a plain pre-norm transformer encoder."""
-    per_token = 2 * (4 * dim * dim + 2 * dim * mlp_dim)
-    return layers * (tokens * per_token + 4 * tokens * tokens * dim)
 
 
 __all__ = [
