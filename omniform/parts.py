@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-from omniform.geometry import Grid, Hw, MediaSize, Plan, Rgb, SpecError, conv_flops, flat_rows, vit_flops
+from omniform.geometry import Grid, Hw, MediaSize, Plan, Rgb, SpecError, conv1d_flops, conv_flops, flat_rows, vit_flops
 from omniform.index import resolve
 
 Shrunk = Literal["tiny", "nano"]
