@@ -103,6 +103,8 @@ class Layout:
         separate: our prefix -> hub id of another repository that holds these weights in the release.
         named_in: our prefix -> key of config.json that names the other repository, where `separate` does not or a
             release has another; a path within the release is allowed too.
+        separate_rules: hub id of another repository -> key rules between it and us, where its keys are not simply ours
+            behind the prefix.
         folders: sub-folders that are checkpoints of their own; keys read as "folder/key".
         architectures: what "architectures" in a release's config.json says, so that errors can tell whose it is.
         transformers: class of transformers that computes the same, for the sizes that fit it (`weights.export`).
@@ -110,6 +112,7 @@ class Layout:
 
     rules: Rules
     separate: Mapping[str, str] = FrozenMap()
+    separate_rules: Mapping[str, Rules] = FrozenMap()
     named_in: Mapping[str, str] = FrozenMap()
     folders: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
@@ -117,6 +120,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "separate", FrozenMap(self.separate))
+        object.__setattr__(self, "separate_rules", FrozenMap(self.separate_rules))
         object.__setattr__(self, "named_in", FrozenMap(self.named_in))
 
 
@@ -286,13 +290,34 @@ def _check(system: System) -> None:
         _check_input(system, modality, entry)
     known = {*system.parts(), *(f"{m}.fusion" for m in system.inputs)}
     for stage in system.stages:
-        for learn in (*stage.learn, *((stage.lora,) if stage.lora else ())):
-            if learn.part not in known:
-                raise unknown(f"part to learn in stage {stage.name!r} of {system.slug}", learn.part, known)
-        for modality in stage.views:
-            if modality not in system.inputs:
-                raise unknown(f"input in the views of stage {stage.name!r} of {system.slug}", modality, system.inputs)
-            _check_scales(system, f"stage {stage.name!r}", modality, stage.views[modality])
+        _check_stage(system, stage, known)
+
+
+def _check_stage(system: System, stage: Stage, known: set[str]) -> None:
+    for learn in (*stage.learn, *((stage.lora,) if stage.lora else ())):
+        if learn.part not in known:
+            raise unknown(f"part to learn in stage {stage.name!r} of {system.slug}", learn.part, known)
+    for item in stage.learn:
+        _check_tokens(system, stage, item)
+    for modality in stage.views:
+        if modality not in system.inputs:
+            raise unknown(f"input in the views of stage {stage.name!r} of {system.slug}", modality, system.inputs)
+        _check_scales(system, f"stage {stage.name!r}", modality, stage.views[modality])
+
+
+def _check_tokens(system: System, stage: Stage, item: Learn) -> None:
+    if not item.tokens:
+        return
+    if item.part != "backbone" or item.first_layer:
+        raise SpecError(
+            f"{system.slug}, stage {stage.name!r}: embeddings of tokens learn in the backbone as a whole, not in "
+            f"{item.part} from layer {item.first_layer} on; name the part 'backbone' without first_layer"
+        )
+    for token in item.tokens:
+        if token not in system.special_tokens:
+            raise unknown(
+                f"special token to learn in stage {stage.name!r} of {system.slug}", token, system.special_tokens
+            )
 
 
 def _check_scales(system: System, who: str, modality: str, views: Views) -> None:

@@ -35,11 +35,16 @@ class Learn:
         part: path of the part, e.g. "image.connector", "image.encoder", "backbone".
         lr: peak learning rate.
         first_layer: only layers from this one on learn (encoders and backbones).
+        tokens: only the embeddings of these special tokens learn (the backbone), without decay; a tied head's rows are
+            the same.
+        weight_decay: of this part, where it is not the stage's.
     """
 
     part: str
     lr: float | Undisclosed
     first_layer: int = 0
+    tokens: tuple[str, ...] = ()
+    weight_decay: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,15 @@ from torch import Tensor, nn
 from omniform import index
 from omniform.batch import Fused, Node, Placed, State, Tree
 from omniform.fusion.attached_module import Attached
+from omniform.fusion.gated_cross_attention import GatedCrossAttention
 from omniform.fusion.splice import Splice
 from omniform.parts import Backbone, Fusion
 
-EXAMPLES: tuple[Fusion, ...] = (Splice(),)
+EXAMPLES: tuple[Fusion, ...] = (
+    Splice(),
+    GatedCrossAttention(heads=2, head_dim=5),
+    GatedCrossAttention(every=2, heads=3, head_dim=4, mlp_ratio=2),
+)
 BACKBONE = index.system("llava-1.5").shrunk("tiny").backbone
 
 

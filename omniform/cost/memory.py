@@ -102,7 +102,7 @@ def _backbone_values(system: System, stage: Stage, positions: int, checkpointing
     below = any(item.part.partition(".")[2] in ("encoder", "connector", "fusion") for item in stage.learn)
     first = own.first_layer if own and not below and not stage.lora else 0
     layers = backbone.layers - first
-    each = backbone.activation_values(learns=own is not None)
+    each = backbone.activation_values(learns=own is not None and not own.tokens)
     return positions * (layers * backbone.dim + each if checkpointing else layers * each)
 
 

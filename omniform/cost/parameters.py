@@ -27,7 +27,8 @@ def parameters(system: System) -> dict[str, int]:
 def learning(system: System, stage: Stage) -> dict[str, int]:
     """Part path -> parameters that learn in a stage; low-rank adapters as "PART.lora".
 
-    Parameters that no feature depends on, and rows that the stage's views never place, do not learn.
+    Parameters that no feature depends on, and rows that the stage's views never place, do not learn. An embedding of
+    which the rows of some tokens learn counts whole, as its gradient and moments are kept whole.
     """
     found = {item.part: _learns(system, stage, item) for item in stage.learn}
     if stage.lora:
@@ -38,6 +39,8 @@ def learning(system: System, stage: Stage) -> dict[str, int]:
 def _learns(system: System, stage: Stage, item: Learn) -> int:
     modality, _, kind = item.part.partition(".")
     dim = system.backbone.dim
+    if item.tokens:
+        return system.backbone.vocab * dim
     if item.part == "backbone":
         return system.backbone.learnable_params(item.first_layer)
     if kind == "decoder":

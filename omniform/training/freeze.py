@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from omniform.model import Lmm
 from omniform.spec import MODALITIES, Learn, Shared
@@ -15,35 +17,56 @@ from omniform.training.plain import RecipeError
 from omniform.training.stages import StageRun
 
 
+class Group(NamedTuple):
+    """Parameters that learn alike.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: None is the stage's.
+    """
+
+    lr: float
+    parameters: Mapping[str, nn.Parameter]
+    weight_decay: float | None = None
+
+
 @dataclass(frozen=True)
 class Learning:
     """What learns in a stage.
 
     Attributes:
-        groups: (peak learning rate, named parameters) of each part.
+        groups: of each part.
         parts: paths of the parts, low-rank adapters included.
+        handles: of hooks that keep rows of a table still.
     """
 
-    groups: tuple[tuple[float, Mapping[str, nn.Parameter]], ...]
+    groups: tuple[Group, ...]
     parts: tuple[str, ...]
+    handles: tuple[RemovableHandle, ...] = ()
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        return {name: p for _, group in self.groups for name, p in group.items()}
+        return {name: p for group in self.groups for name, p in group.parameters.items()}
 
 
-def start_learning(model: Lmm, stage: StageRun) -> Learning:
+def start_learning(model: Lmm, stage: StageRun, id_of: Callable[[str], int] | None = None) -> Learning:
     """Make the parts of a stage learn and freeze everything else; adds the stage's low-rank adapters.
 
     Parts that do not learn are in evaluation mode, so that their statistics stand still too.
 
+    Args:
+        id_of: id of a token, where a stage learns the embeddings of some.
+
     Raises:
         RecipeError: two entries of the stage name the same parameter.
     """
-    groups = [(_known(item.lr), parameters_that_learn(model, stage, item)) for item in stage.learn]
+    groups = [
+        Group(_known(i.lr), parameters_that_learn(model, stage, i), 0.0 if i.tokens else i.weight_decay)
+        for i in stage.learn
+    ]
     parts = [item.part for item in stage.learn]
     if stage.lora:
-        groups.append((stage.lora.lr, inject(model, stage.lora)))
+        groups.append(Group(stage.lora.lr, inject(model, stage.lora)))
         parts.append(stage.lora.part)
     _check_disjoint(stage, groups)
     model.requires_grad_(False)
@@ -51,10 +74,31 @@ def start_learning(model: Lmm, stage: StageRun) -> Learning:
     model.training = True  # the model's own flag: parts that a batch does not use must still learn
     for path in parts:
         model.part(path).train()
-    for _, group in groups:
-        for parameter in group.values():
+    for group in groups:
+        for parameter in group.parameters.values():
             parameter.requires_grad_(True)
-    return Learning(tuple(groups), tuple(parts))
+    tables = [
+        (p, i.tokens) for g, i in zip(groups, stage.learn, strict=False) if i.tokens for p in g.parameters.values()
+    ]
+    handles = [_only_rows(table, _ids(tokens, id_of)) for table, tokens in tables]
+    return Learning(tuple(groups), tuple(parts), tuple(handles))
+
+
+def _ids(tokens: Sequence[str], id_of: Callable[[str], int] | None) -> list[int]:
+    if id_of is None:
+        raise ValueError(f"embeddings of {', '.join(tokens)} are to learn: say which rows they are (id_of)")
+    return [id_of(token) for token in tokens]
+
+
+def _only_rows(table: nn.Parameter, rows: list[int]) -> RemovableHandle:
+    """Let some rows of a table learn: the gradient of the others is zero."""
+
+    def kept(gradient: Tensor) -> Tensor:
+        found = torch.zeros_like(gradient)
+        found[rows] = gradient[rows]
+        return found
+
+    return table.register_hook(kept)
 
 
 def parameters_that_learn(
@@ -67,6 +111,9 @@ def parameters_that_learn(
     """
     modality, _, kind = item.part.partition(".")
     named = dict(model.parameters_of(item.part, item.first_layer))
+    if item.tokens:
+        table = model.backbone.lm.get_input_embeddings().weight
+        return {name: p for name, p in named.items() if p is table}
     if kind != "connector":
         return named
     inputs: Mapping[str, Any] = model.system.inputs
@@ -83,8 +130,10 @@ def taught(model: Lmm, stage: StageRun, modalities: Collection[str] = MODALITIES
     return names | (adapted_weights(model, stage.lora.part) if stage.lora else set())
 
 
-def stop_learning(model: Lmm, stage: StageRun) -> None:
+def stop_learning(model: Lmm, stage: StageRun, learning: Learning | None = None) -> None:
     """Merge the stage's low-rank adapters into the weights they adapt, and freeze everything."""
+    for handle in learning.handles if learning else ():
+        handle.remove()
     if stage.lora:
         merge(model, stage.lora.part)
     model.requires_grad_(False)
@@ -101,10 +150,10 @@ def _known(lr: Any) -> float:
     return float(lr)  # a resolved stage holds no Undisclosed
 
 
-def _check_disjoint(stage: StageRun, groups: Sequence[tuple[float, Mapping[str, nn.Parameter]]]) -> None:
+def _check_disjoint(stage: StageRun, groups: Sequence[Group]) -> None:
     seen: set[int] = set()
-    for _, group in groups:
-        for name, parameter in group.items():
+    for group in groups:
+        for name, parameter in group.parameters.items():
             if id(parameter) in seen:
                 raise RecipeError(f"stage {stage.name!r}: two entries of learn name {name}; leave it to one of them")
             seen.add(id(parameter))

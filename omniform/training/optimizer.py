@@ -16,11 +16,12 @@ PEAK = "peak_lr"
 def make_optimizer(learning: Learning, weight_decay: float) -> AdamW:
     """Parameter groups of every part; vectors and scalars (norms, biases, gates, learned rows) do not decay."""
     groups = []
-    for lr, named in learning.groups:
+    for lr, named, own in learning.groups:
+        decay = weight_decay if own is None else own
         for decays in (True, False):
             members = [p for p in named.values() if (p.ndim > 1) is decays]
             if members:
-                groups.append({"params": members, "lr": lr, PEAK: lr, "weight_decay": weight_decay * decays})
+                groups.append({"params": members, "lr": lr, PEAK: lr, "weight_decay": decay * decays})
     return AdamW(groups, fused=True)
 
 

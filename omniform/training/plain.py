@@ -14,6 +14,7 @@ from omniform.index import unknown
 
 KINDS: Mapping[type, str] = {
     int: "a whole number", float: "a number", str: "a string", bool: "true or false", dict: "a mapping",
+    list: "a list",
 }  # fmt: skip
 PATH_KEYED = (("set",), ("weights",), ("stages", "*", "learn"))
 """Mappings whose keys are dotted paths themselves: the rest of an override's path is one key of theirs."""

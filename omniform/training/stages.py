@@ -9,12 +9,14 @@ from typing import Any, Literal
 from omniform.parts import Views
 from omniform.prompt import Prompt
 from omniform.spec import Learn, Lora, Stage, System, Undisclosed
-from omniform.training.plain import Fields, RecipeError, at_least, typed
+from omniform.training.plain import Fields, RecipeError, at_least, thawed, typed
 
 KEYS = (
     "data", "learn", "lr_scale", "lora", "batch", "epochs", "steps", "schedule", "warmup", "weight_decay", "clip_norm",
     "max_positions", "pack_positions", "on_bad_media",
 )  # fmt: skip
+LEARN_KEYS = ("lr", "first_layer", "tokens", "weight_decay")
+BARE = Learn(part="", lr=0.0)
 LORA_KEYS = tuple(f.name for f in fields(Lora))
 SCHEDULES = ("cosine", "linear", "constant")
 
@@ -45,7 +47,8 @@ class StageRun:
         own = next(s for s in system.stages if s.name == self.name)
         learn: dict[str, Any] = {item.part: None for item in own.learn}
         for item in self.learn:
-            learn[item.part] = {"lr": item.lr, "first_layer": item.first_layer} if item.first_layer else item.lr
+            more = {k: thawed(v) for k in LEARN_KEYS[1:] if (v := getattr(item, k)) != getattr(BARE, k)}
+            learn[item.part] = {"lr": item.lr, **more} if more else item.lr
         rest = {k: getattr(self, k) for k in KEYS if k not in ("learn", "lr_scale", "lora")}
         lora = {k: getattr(self.lora, k) for k in LORA_KEYS} if self.lora else None
         return {"data": rest.pop("data"), "learn": learn, "lora": lora, **rest}
@@ -104,15 +107,24 @@ def _learn(system: System, stage: Stage, given: Mapping[str, Any], scale: float,
         if value is None:
             chosen[part] = None
         elif isinstance(value, Mapping):
-            read = Fields(value, f"{where}.learn.{part}", ("lr", "first_layer"))
-            lr: Any = read.get("lr", float, own.lr if own else Undisclosed("not given"))
-            chosen[part] = Learn(part=part, lr=lr, first_layer=read.get("first_layer", int, 0))
+            chosen[part] = _one(part, own or Learn(part=part, lr=Undisclosed("not given")), value, where)
         else:
             lr = typed(value, float, f"{where}.learn.{part}")
             chosen[part] = replace(own, lr=lr) if own else Learn(part=part, lr=lr)
     kept = tuple(item for item in chosen.values() if item)
     system.but({f"stages.{stage.name}": replace(stage, learn=kept)})  # names of parts are checked where systems are
     return tuple(i if isinstance(i.lr, Undisclosed) else replace(i, lr=i.lr * scale) for i in kept)
+
+
+def _one(part: str, own: Learn, given: Mapping[str, Any], where: str) -> Learn:
+    """What a mapping says of a part that learns; without a first layer it learns from the first."""
+    read = Fields(given, f"{where}.learn.{part}", LEARN_KEYS)
+    tokens = read.get("tokens", list, own.tokens)
+    return replace(
+        own, lr=read.get("lr", float, own.lr), first_layer=read.get("first_layer", int, 0),
+        tokens=tuple(typed(token, str, read.path("tokens")) for token in tokens),
+        weight_decay=read.optional("weight_decay", float, own.weight_decay),
+    )  # fmt: skip
 
 
 def _lora(stage: Stage, given: Mapping[str, Any], scale: float, where: str) -> Lora | None:

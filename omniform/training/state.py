@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from omniform.model import Lmm
-from omniform.training.freeze import prefixes
+from omniform.training.freeze import parameters_that_learn, prefixes
 from omniform.training.lora import plain_name
 from omniform.training.stages import StageRun
 from omniform.weights.layout import CheckpointError
@@ -70,8 +70,9 @@ def saved_tensors(model: Lmm, given: tuple[str, ...], done: tuple[StageRun, ...]
         given: parts that start from released weights.
         done: stages that ran, the current one included: what they taught differs from the given weights.
     """
-    learns = {item.part for stage in done for item in stage.learn} | {s.lora.part for s in done if s.lora}
-    taught = {plain_name(name) for s in done for i in s.learn for name, _ in model.parameters_of(i.part, i.first_layer)}
+    whole = {item.part for stage in done for item in stage.learn if not item.tokens}
+    learns = whole | {s.lora.part for s in done if s.lora}
+    taught = {plain_name(name) for s in done for i in s.learn for name in parameters_that_learn(model, s, i)}
     kept_out = prefixes(model, tuple(p for p in given if p not in learns))
     found: dict[str, Tensor] = {}
     seen: set[tuple[int, torch.Size]] = set()

@@ -92,7 +92,7 @@ class _StageLoop:
         self.loader = stage_loader(trainer.setup, stage)
         self.total = stage.total_steps(self.loader.order.steps_per_epoch)
         seed_step(self.recipe.seed, self.state.stage, -1)
-        self.learning: Learning = start_learning(self.model, stage)
+        self.learning: Learning = start_learning(self.model, stage, trainer.setup.tokenizer.id_of)
         self.parameters = self.learning.parameters
         self.optimizer = make_optimizer(self.learning, stage.weight_decay)
         if resumed:
@@ -118,7 +118,7 @@ class _StageLoop:
             steps.close()
             report.stop()
             self.metrics.close()
-        stop_learning(self.model, self.stage)
+        stop_learning(self.model, self.stage, self.learning)
         state.stage, state.step = state.stage + 1, 0
         self.trainer.checkpoint({})
         if self.trainer.stopping() and state.stage < len(self.recipe.stages):

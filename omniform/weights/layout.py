@@ -74,7 +74,8 @@ def rules_of(system: System) -> Rules:
 
 def separate_rules(system: System, prefix: str) -> Rules:
     """Rules between the keys of the other repository that holds the weights under `prefix` (ours), and ours."""
-    return _behind(system, "", prefix)
+    own = system.layout.separate_rules.get(system.layout.separate.get(prefix, ""))
+    return _behind(system, "", prefix) if own is None else own
 
 
 def _behind(system: System, released: str, ours: str) -> Rules:
