@@ -42,8 +42,9 @@ def document(system, text_positions):
     entry = system.continuous(modality)
     plan = entry.views.among(1).plan(size, entry.sight())
     pixels = torch.randint(0, 256, (len(plan.views), 3, *plan.size), dtype=torch.uint8)
-    n = plan.positions + text_positions
-    media = {modality: MediaBatch((pixels,), (plan,), torch.arange(plan.positions))}
+    taken = entry.positions(plan)
+    n = taken + text_positions
+    media = {modality: MediaBatch((pixels,), (plan,), torch.arange(taken), torch.zeros(1, dtype=torch.long))}
     return Batch(ids=torch.zeros(n, dtype=torch.long), positions=torch.arange(n), tree=Tree.of([n]), media=media)
 
 
@@ -140,7 +141,8 @@ def test_prefill_flops_equal_those_counted(slug):
     counted = counter.get_total_flops() + batch.tree.length * unseen(system.backbone)
     assert sum(claimed.values()) == pytest.approx(counted, rel=0.02)
     counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    for part in set(claimed) - {"backbone"}:
+    inside = {part for part in claimed if part.endswith(".fusion")}  # these run within the backbone's layers
+    for part in set(claimed) - {"backbone"} - inside:
         assert claimed[part] == pytest.approx(counts[f"ContinuousInput.{part.split('.')[1]}"], rel=0.1), part
 
 

@@ -57,6 +57,7 @@ class GatedCrossAttention(Fusion):
     def num_params(self, backbone: Backbone, width: int) -> int:
         return len(self.gated(backbone)) * (4 * backbone.dim + 2 + self._weights(backbone.dim, width))
 
+    # of several media each position sees one, but is counted as seeing all
     def flops(self, backbone: Backbone, width: int, positions: int, rows: int) -> int:
         dim, inner = backbone.dim, self.heads * self.head_dim
         text = positions * (2 * dim * inner + 2 * dim * self.mlp_ratio * dim + 2 * rows * inner)
