@@ -154,7 +154,7 @@ SYSTEM = System(
         "4b-instruct": _size(REDPAJAMA_4B, 2, "togethercomputer/RedPajama-INCITE-Instruct-3B-v1"),
     },
     survey_notes={
-        "llm_backbone": "the survey leaves out the sizes on RedPajama-INCITE; the one on LLaMA was withdrawn",
+        "llm_backbone": "the survey leaves out the sizes on RedPajama-INCITE; the one on LLaMA is deprecated",
     },
 )  # fmt: skip
 
