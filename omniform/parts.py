@@ -234,6 +234,10 @@ class Backbone(Part):
     """Whether branches may share one trunk in a packed sequence with exact results."""
     memory: ClassVar[Literal["keys", "state"]] = "keys"
     """What it keeps of positions already read: keys and values of each, or a state of fixed size for each row."""
+    released: ClassVar[Rules] = (("", "lm."),)
+    """Key rules of the family's own public checkpoints."""
+    model_type: ClassVar[str] = ""
+    """transformers' name of the family, where its causal language model is what the module wraps."""
 
     dim: int
     layers: int

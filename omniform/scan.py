@@ -160,6 +160,19 @@ def before(tree: Tree, count: int, device: torch.device) -> Int[Tensor, "{count}
     return tree.memo[key]
 
 
+def before_from(tree: Tree, count: int, device: torch.device) -> Int[Tensor, "{count} n"]:
+    """As `before` for documents that go on: what stands before them is behind the tree's length, `count` - 1 rows each.
+
+    Those of the first document come first, each oldest first.
+    """
+    key = ("before from", count, device)
+    if key not in tree.memo:
+        back = torch.arange(count)[:, None] - tree.depth
+        kept = tree.length + (tree.node_of + 1) * (count - 1) - back
+        tree.memo[key] = torch.where(back > 0, kept, before(tree, count, torch.device("cpu"))).to(device)
+    return tree.memo[key]
+
+
 def _previous(tree: Tree) -> Int[Tensor, " n_and_none"]:
     """The position before each along its chain; the last entry stands for none."""
     previous = torch.arange(-1, tree.length)
@@ -180,6 +193,7 @@ def selective_scan(
     enter: Float[Tensor, "n state"],
     leave: Float[Tensor, "n state"],
     x: Float[Tensor, "n channels"],
+    start: Float[Tensor, "roots channels state"] | None = None,
 ) -> tuple[Float[Tensor, "n channels"], Float[Tensor, "leaves channels state"]]:
     """h = exp(step * decay) h + step * x * enter along every chain; y = h . leave.
 
@@ -188,6 +202,7 @@ def selective_scan(
     Args:
         steps: positive step sizes.
         decay: negative rates.
+        start: the state that each document goes on from; None is zero. No document may be empty then.
 
     Returns:
         y, and the state at the end of every leaf.
@@ -195,23 +210,23 @@ def selective_scan(
     chunks = Chunks.of(tree, x.device)
     group = max(1, VALUES // (chunks.rows.numel() * decay.shape[1]))
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (steps, decay, enter, leave, x))
+    start = x.new_zeros(chunks.counts[0], *decay.shape) if start is None else start
+    parts = zip(steps.split(group, 1), decay.split(group), x.split(group, 1), start.split(group, 1), strict=True)
     found = []
-    for s, d, inputs in zip(steps.split(group, 1), decay.split(group), x.split(group, 1), strict=True):
-        arguments = (chunks, s, d, enter, leave, inputs)
+    for s, d, inputs, first in parts:
+        arguments = (chunks, s, d, enter, leave, inputs, first)
         found.append(checkpoint(_scan, *arguments, use_reentrant=False) if learns else _scan(*arguments))
     return torch.cat([y for y, _ in found], 1), torch.cat([ends for _, ends in found], 1)
 
 
 def _scan(
-    chunks: Chunks, steps: Tensor, decay: Tensor, enter: Tensor, leave: Tensor, x: Tensor
+    chunks: Chunks, steps: Tensor, decay: Tensor, enter: Tensor, leave: Tensor, x: Tensor, start: Tensor
 ) -> tuple[Tensor, Tensor]:
     steps, enter, leave, x = (_padded(t)[chunks.rows].transpose(0, 1) for t in (steps, enter, leave, steps * x))
     # a missing position has step 0: the state passes through it unchanged
-    zero = x.new_zeros(x.shape[1], *decay.shape)
-    start = zero
     if len(chunks.counts) > 1:
-        added, _ = _run(zero, steps, decay, enter, None, x)
-        start = _starts(chunks, added, torch.exp(steps.sum(0)[..., None] * decay))
+        added, _ = _run(x.new_zeros(x.shape[1], *decay.shape), steps, decay, enter, None, x)
+        start = _starts(chunks, start, added, torch.exp(steps.sum(0)[..., None] * decay))
     end, y = _run(start, steps, decay, enter, leave, x)
     return torch.stack(y, 1).flatten(0, 1)[chunks.at], end[chunks.ends]
 
@@ -244,14 +259,15 @@ def advance(
 
 
 def read(h: Float[Tensor, "rows channels state"], leave: Float[Tensor, "rows state"]) -> Float[Tensor, "rows channels"]:
-    """Outputs of states."""
-    return (h @ leave[..., None])[..., 0]
+    """Outputs of states, in their precision also where products are cast."""
+    with torch.autocast(h.device.type, enabled=False):
+        return (h @ leave[..., None])[..., 0]
 
 
-def _starts(chunks: Chunks, added: Tensor, kept: Tensor) -> Tensor:
+def _starts(chunks: Chunks, first: Tensor, added: Tensor, kept: Tensor) -> Tensor:
     """The state with which every chunk starts, from what each adds to a state and keeps of it."""
     counts = chunks.counts
-    starts, levels = [torch.zeros_like(added[: counts[0]])], zip(added.split(counts), kept.split(counts), strict=True)
+    starts, levels = [first], zip(added.split(counts), kept.split(counts), strict=True)
     ends = None
     for (new, share), parents in zip(levels, (None, *chunks.parents), strict=True):
         if ends is not None and parents is not None:

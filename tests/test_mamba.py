@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from test_cost import LLAVA, counting, kept_values, unseen
 from transformers import MambaConfig, MambaForCausalLM
 
-from omniform import cost, scan
+from omniform import cost, index, scan
 from omniform.backbones.mamba import MAMBA_2_8B, Mamba
 from omniform.batch import Node, Tree
 from omniform.geometry import SpecError
 from omniform.scan import Chunks, States
+from omniform.training.weights import load_parts
+from omniform.weights.plain import load_plain_llm, plain_llm
 
 TINY = MAMBA_2_8B.shrunk("tiny")
 SIZES = {
@@ -49,7 +52,9 @@ def test_whole_prefilled_and_stepwise_equal_transformers(name, length):
     whole = module.logits(module(embeds, positions, Tree.of([length + 6])))
     cache = States()
     first = module(embeds[:length], positions[:length], Tree.of([length]), cache)
-    steps = module.step(embeds[None, length:], positions[None, length:], None, cache)[0]
+    more = module.step(embeds[None, length : length + 2], positions[None, length : length + 2], None, cache)[0]
+    ones = [module.step(embeds[None, [i]], positions[None, [i]], None, cache)[0] for i in range(length + 2, length + 6)]
+    steps = torch.cat([more, *ones])
     assert (whole - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert (module.logits(torch.cat([first, steps])) - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert cache.columns == length + 6
@@ -69,6 +74,37 @@ def test_states_of_branches_are_those_of_the_whole_documents():
             assert torch.allclose(mine.inputs, own.inputs, atol=1e-5) and torch.allclose(
                 mine.state, own.state, atol=1e-5
             )
+
+
+@pytest.mark.parametrize("new", (1, 2, 30))
+@torch.no_grad()
+def test_rows_go_on_by_many_positions_as_they_would_alone(new):
+    module, cache = build(SIZES["long convolution"]), States()
+    lengths = (1, 40, 9)
+    rows = [torch.randn(n + new, 32) for n in lengths]
+    tree = Tree.of(lengths)
+    module(torch.cat([row[:n] for row, n in zip(rows, lengths, strict=True)]), tree.depth, tree, cache)
+    out = module.step(
+        torch.stack([r[n:] for r, n in zip(rows, lengths, strict=True)]),
+        torch.zeros(3, new, dtype=torch.long),
+        None,
+        cache,
+    )
+    for row, n, got in zip(rows, lengths, out, strict=True):
+        whole = module(row, torch.arange(n + new), Tree.of([n + new]))[n:]
+        assert (got - whole).abs().max() <= 1e-5 * whole.abs().max()
+    assert cache.lengths == [1 + new, 40 + new, 9 + new]
+
+
+@torch.no_grad()
+def test_under_autocast_states_stay_precise_and_documents_apart():
+    module, embeds = build(TINY), torch.randn(TREE.length, TINY.dim)
+    with torch.autocast("cpu", torch.bfloat16):
+        packed = module(embeds, TREE.depth, TREE)
+        alone = module(embeds[99:], torch.arange(91), Tree.of([91]))
+    exact = module(embeds, TREE.depth, TREE)
+    assert (packed[99:] - alone).abs().max() <= 1e-2 * exact.abs().max()
+    assert (packed - exact).abs().max() <= 3e-2 * exact.abs().max()
 
 
 @torch.no_grad()
@@ -114,6 +150,23 @@ def test_other_settings_are_refused():
     assert Mamba.from_config(
         {"time_step_rank": "auto", "hidden_size": 2560, "num_hidden_layers": 64}, name="Mamba"
     ) == (MAMBA_2_8B)
+
+
+@pytest.mark.parametrize("theirs_is_called", ("embeddings", "embedding"))
+def test_a_plain_language_model_fills_it(tmp_path, theirs_is_called):
+    lm = theirs(TINY, build(TINY))
+    lm.save_pretrained(tmp_path)
+    if theirs_is_called == "embedding":
+        tensors = {k.replace("embeddings", "embedding"): t.clone() for k, t in lm.state_dict().items()}
+        save_file(tensors, tmp_path / "model.safetensors")
+    else:
+        found = plain_llm(tmp_path, name="Mamba")
+        assert found == TINY
+        load_plain_llm(found.build(), tmp_path)
+    model = index.system("cobra").shrunk("tiny").but({"backbone": TINY}).build()
+    load_parts(model, {"backbone": str(tmp_path)})
+    ours = model.backbone.lm.state_dict()
+    assert all(torch.equal(ours[key], tensor) for key, tensor in lm.state_dict().items())
 
 
 # --- cost ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from omniform import index
+from omniform.backbones.llama import Llama
 from omniform.data.dataset import Documents
 from omniform.data.document import Document
 from omniform.spec import Learn, Lora, Undisclosed
@@ -290,6 +291,16 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path):
     assert len(lines) == 2 and re.fullmatch(shape, lines[1])
     train(tiny("llava-1.5", "stages.finetune.lr_scale=2"), tmp_path / "run", report=report)
     assert page.getvalue().splitlines()[2].endswith("run: all stages are done")
+
+
+def test_a_backbone_that_cannot_share_media_says_so_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shared = train(tiny(), tmp_path / "shared", report=Quiet())
+    monkeypatch.setattr(Llama, "trees", False)
+    page = io.StringIO()
+    alone = train(tiny(), tmp_path / "alone", report=console_report(Console(file=page, width=200)))
+    said = "cannot share media between documents: every document is packed and read whole"
+    assert page.getvalue().count(said) == 2  # stages
+    assert alone.state.positions > shared.state.positions and alone.loss == pytest.approx(shared.loss, rel=1e-4)
 
 
 def test_progress_is_a_bar_in_a_terminal(tmp_path: Path):

@@ -44,8 +44,6 @@ class Decoder(Backbone):
 
     abstract: ClassVar[bool] = True
     implementation = "omniform.backbones.decoder_module:DecoderModule"
-    model_type: ClassVar[str]
-    """transformers' name of the family."""
     keys: ClassVar[Mapping[str, str]] = KEYS
     """Field -> its key in a released configuration."""
     rope_keys: ClassVar[tuple[str, str]] = ("rope_theta", "partial_rotary_factor")

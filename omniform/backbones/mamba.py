@@ -38,8 +38,8 @@ class Mamba(Backbone):
 
     implementation = "omniform.backbones.mamba_module:MambaModule"
     memory = "state"
-    model_type: ClassVar[str] = "mamba"
-    """transformers' name of the family."""
+    model_type = "mamba"
+    released = (("backbone.embedding.", "lm.backbone.embeddings."), ("", "lm."))  # as state-spaces names it, too
     keys: ClassVar[Mapping[str, str]] = FrozenMap(
         dim="hidden_size", layers="num_hidden_layers", vocab="vocab_size", state="state_size", conv="conv_kernel",
         expand="expand", rank="time_step_rank", norm_eps="layer_norm_epsilon", tied="tie_word_embeddings",

@@ -17,25 +17,43 @@ from transformers.models.mamba.modeling_mamba import MambaBlock, MambaMixer
 
 from omniform.backbones.mamba import Mamba
 from omniform.batch import Tree
-from omniform.scan import LayerState, States, advance, before, read, selective_scan
+from omniform.scan import LayerState, States, advance, before, before_from, read, selective_scan
 
 
 class TreeMixer(MambaMixer):
     """The same weights, over a tree or one position of every row."""
 
-    def forward(self, x: Float[Tensor, "n dim"], reads: Tree | LayerState) -> tuple[Float[Tensor, "n dim"], LayerState]:
-        """Rows after the mixer, and what it remembers: of a tree's leaves, or of rows that go on by one position."""
+    def forward(
+        self, x: Float[Tensor, "n dim"], tree: Tree | None, kept: LayerState | None = None
+    ) -> tuple[Float[Tensor, "n dim"], LayerState]:
+        """Rows after the mixer, and what it remembers of the tree's leaves.
+
+        Args:
+            tree: None for one position of each row of `kept`.
+            kept: what the documents of the tree go on from.
+        """
         inner, gate = self.in_proj(x).chunk(2, -1)
-        y, state = self._read(inner, reads) if isinstance(reads, Tree) else self._step(inner, reads)
+        if tree is not None:
+            y, state = self._read(inner, tree, kept)
+        elif kept is not None:
+            y, state = self._step(inner, kept)
+        else:
+            raise ValueError("a position without a tree needs what is remembered of those before it")
         return self.out_proj((y * F.silu(gate.float())).to(x.dtype)), state
 
-    def _read(self, inner: Tensor, tree: Tree) -> tuple[Tensor, LayerState]:
-        rows = F.pad(inner, (0, 0, 0, 1))  # a last row for what stands before a document
-        back = before(tree, self.conv_kernel_size, inner.device)
+    def _read(self, inner: Tensor, tree: Tree, kept: LayerState | None) -> tuple[Tensor, LayerState]:
+        seen = self.conv_kernel_size
+        if kept is None:
+            rows = F.pad(inner, (0, 0, 0, 1))  # a last row for what stands before a document
+            back = before(tree, seen, inner.device)
+        else:
+            rows = torch.cat([inner, kept.inputs.flatten(0, 1)])
+            back = before_from(tree, seen, inner.device)
         x = self._convolved(rows[at] for at in back)
         steps, enter, leave = self._selected(x)
-        y, state = selective_scan(tree, steps, self._decay(), enter, leave, x.float())
-        inputs = rows[back[: self.conv_kernel_size - 1, tree.lasts].flip(0).T]
+        start = None if kept is None else kept.state
+        y, state = selective_scan(tree, steps, self._decay(), enter, leave, x.float(), start)
+        inputs = rows[back[: seen - 1, tree.lasts].flip(0).T]
         return y + x.float() * self.D.float(), LayerState(inputs, state)
 
     def _step(self, inner: Tensor, layer: LayerState) -> tuple[Tensor, LayerState]:
@@ -68,8 +86,8 @@ class TreeBlock(MambaBlock):
 
     mixer: Any
 
-    def forward(self, x: Tensor, reads: Tree | LayerState) -> tuple[Tensor, LayerState]:
-        mixed, state = self.mixer(self.norm(x.to(self.norm.weight.dtype)), reads)
+    def forward(self, x: Tensor, tree: Tree | None, kept: LayerState | None = None) -> tuple[Tensor, LayerState]:
+        mixed, state = self.mixer(self.norm(x.to(self.norm.weight.dtype)), tree, kept)
         return x.float() + mixed, state
 
 
@@ -118,15 +136,14 @@ class MambaModule(nn.Module):
         Args:
             mask: there is nothing to mask; every row is real.
         """
-        out = []
-        for new in embeds.unbind(1):
-            x, layers = new, []
-            for block, kept in zip(self.lm.backbone.layers, cache.layers, strict=True):
-                x, state = block(x, kept)
-                layers.append(state)
-            cache.take(layers, [length + 1 for length in cache.lengths])
-            out.append(self._normed(x))
-        return torch.stack(out, 1)
+        (rows, new), layers = embeds.shape[:2], []
+        tree = Tree.of([new] * rows) if new > 1 else None
+        x = embeds.flatten(0, 1)
+        for block, kept in zip(self.lm.backbone.layers, cache.layers, strict=True):
+            x, state = block(x, tree, kept)
+            layers.append(state)
+        cache.take(layers, [length + new for length in cache.lengths])
+        return self._normed(x).unflatten(0, (rows, new))
 
     def _normed(self, x: Tensor) -> Tensor:
         norm = self.lm.backbone.norm_f

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from omniform.model import Lmm
-from omniform.parts import Encoder, Rules
+from omniform.parts import Backbone, Encoder, Rules
 from omniform.training.freeze import prefixes
 from omniform.weights import store
 from omniform.weights.files import entries, read
@@ -82,9 +82,7 @@ def _load_folder(model: Lmm, path: str, folder: Path, source: str) -> None:
 def _public_rules(model: Lmm, path: str) -> Rules:
     """Rules between the keys of a part's own public checkpoint and its module's."""
     declared: Any = model.system.parts()[path]
-    if path == "backbone":
-        return (("", "lm."),)
-    return declared.released if isinstance(declared, Encoder) and declared.released else (("", ""),)
+    return declared.released if isinstance(declared, Encoder | Backbone) and declared.released else (("", ""),)
 
 
 def _load_gguf(model: Lmm, path: str, file: Path) -> None:

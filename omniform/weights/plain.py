@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from omniform import index
-from omniform.backbones.decoder import Decoder
+from omniform.parts import Backbone
 from omniform.weights.files import entries, read
 from omniform.weights.fill import Slots, fill, slots
 from omniform.weights.hub import folder_of
@@ -28,7 +28,7 @@ OWN = frozenset({"name", "context", "vocab"})
 """Fields of a backbone in which a checkpoint may differ: `vocab` is checked by the shapes."""
 
 
-def plain_llm(where: str | Path, **changes: Any) -> Decoder:
+def plain_llm(where: str | Path, **changes: Any) -> Backbone:
     """The declaration of a language model on disk or on the hub, by its configuration.
 
     Args:
@@ -39,10 +39,11 @@ def plain_llm(where: str | Path, **changes: Any) -> Decoder:
         CheckpointError: nothing there, or a family that no backbone stands for.
     """
     config = _config(where)
-    kinds = (c for c in index.declarations("backbones").values() if issubclass(c, Decoder))
-    families: dict[str, type[Decoder]] = {}
+    kinds: list[Any] = [c for c in index.declarations("backbones").values() if issubclass(c, Backbone)]
+    families: dict[str, Any] = {}
     for family in kinds:
-        families.setdefault(family.model_type, family)
+        if family.model_type:
+            families.setdefault(family.model_type, family)
     if config.get("model_type") not in families:
         raise CheckpointError(f"{where}: {index.unknown('backbone family', str(config.get('model_type')), families)}")
     return families[config["model_type"]].from_config(config, **changes)
@@ -59,7 +60,7 @@ def load_plain_llm(
     """Fill a backbone's module with a plain language model.
 
     Args:
-        backbone: module of a `Decoder` (`model.backbone`).
+        backbone: module of a `Backbone` with a `model_type` (`model.backbone`).
         where: folder, hub id, or GGUF file, whose quantised weights are expanded.
         extend_vocab: whether the backbone may have more rows than the checkpoint (special tokens that a system adds);
             they become the mean of the rows that are there (haotian-liu/LLaVA@c121f04 llava/train/train.py:253-273).
@@ -198,8 +199,8 @@ def _check_settings(spec: Any, config: Mapping[str, Any], where: str) -> None:
         if f.name not in OWN and not _equal(getattr(theirs, f.name), getattr(spec, f.name))
     }
     # a head width that follows from the others may be said or left out
-    if theirs.per_head == spec.per_head:
-        differing.pop("head_dim", None)
+    if "head_dim" in differing and theirs.per_head == spec.per_head:
+        differing.pop("head_dim")
     if differing:
         pairs = ", ".join(f"{name} {a} (backbone: {b})" for name, (a, b) in differing.items())
         raise CheckpointError(f"{where} has {pairs}; take the backbone that plain_llm gives")
