@@ -172,19 +172,20 @@ class MediaBatch:
     """All media of one modality in a batch.
 
     Attributes:
-        pixels: for each medium its views, 8-bit (views, 3, height, width).
+        views: for each medium its views: pictures of 8 bits (views, 3, height, width), or waveforms of one channel
+            (views, 1, samples).
         plans: for each medium its plan.
         at: flat positions that the media rows take, in order; none where they take no positions.
         anchors: for each medium the first flat position that sees it.
     """
 
-    pixels: tuple[UInt8[Tensor, "_views 3 _height _width"], ...]
+    views: tuple[UInt8[Tensor, "_views 3 _height _width"] | Float[Tensor, "_views 1 _samples"], ...]
     plans: tuple[Plan, ...]
     at: Int[Tensor, " rows"]
     anchors: Int[Tensor, " media"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     def to(self, device: torch.device | str) -> Self:
-        return replace(self, pixels=tuple(p.to(device, non_blocking=True) for p in self.pixels), at=self.at.to(device))
+        return replace(self, views=tuple(v.to(device, non_blocking=True) for v in self.views), at=self.at.to(device))
 
 
 @dataclass(frozen=True)

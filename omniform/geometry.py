@@ -2,14 +2,14 @@
 
 A *plan* is data. Its `views` say how the medium is resized, padded and cut (run by `data.media`);
 its `blocks` say in which order the features come back as rows (run by `views.arrange`).
-Sizes are (height, width) everywhere except `MediaSize`, which names its axes.
+Sizes are (height, width) everywhere except `MediaSize`, which names its axes; a view of sound is (1, samples).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 Grid: TypeAlias = tuple[int, ...]
 """Cells of a feature map: (rows, columns), or (count,) when there is no map."""
@@ -23,22 +23,48 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class MediaSize:
-    """Size of one medium: pixels, and for video its frames and their rate (frames a second, where it is known)."""
+    """Size of one medium: pixels, and for video its frames and their rate (frames a second, where it is known); or, for
+    sound, its samples (of each channel) and their rate (samples a second)."""
 
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
     frames: int = 1
     fps: float | None = None
+    samples: int = 0
+    rate: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.width, self.height, self.frames) < 1:
+        if self.samples or self.rate:
+            self._check_sound()
+        elif min(self.width, self.height, self.frames) < 1:
             raise SpecError(f"media of {self.width}x{self.height}, {self.frames} frames: every side must be at least 1")
         if self.fps is not None and self.fps <= 0:
             raise SpecError(f"a rate of {self.fps} frames a second; give a positive one, or None where it is unknown")
 
+    def _check_sound(self) -> None:
+        if min(self.samples, self.rate) < 1:
+            raise SpecError(f"sound of {self.samples} samples at {self.rate} a second: both must be at least 1")
+        if self.width or self.height:
+            raise SpecError(
+                f"media of {self.width}x{self.height} pixels and {self.samples} samples; a medium is seen or heard, "
+                "so give a video's sound as a medium of its own"
+            )
+
     @property
     def hw(self) -> Hw:
+        """(height, width) of a picture.
+
+        Raises:
+            SpecError: the medium is sound.
+        """
+        if self.samples:
+            raise SpecError(f"sound of {self.samples} samples has no height and width; use views 'Windows'")
         return self.height, self.width
+
+    @property
+    def seconds(self) -> float:
+        """Length of sound."""
+        return self.samples / self.rate
 
 
 # --- from media to views -----------------------------------------------------------------------------------------
@@ -68,12 +94,39 @@ class Crop:
     size: Hw
 
 
-Step: TypeAlias = Resize | Pad | Crop
+@dataclass(frozen=True)
+class Mono:
+    """One channel of sound: the first, or the mean of all."""
+
+    mix: Literal["first", "mean"]
+
+
+@dataclass(frozen=True)
+class Resample:
+    """Sound at another rate (samples a second): `resampled_length` samples afterwards."""
+
+    rate: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """Samples start .. start + samples of sound; silence after its end."""
+
+    start: int
+    samples: int
+
+
+Step: TypeAlias = Resize | Pad | Crop | Mono | Resample | Span
+
+
+def resampled_length(samples: int, rate: int, new: int) -> int:
+    """Samples after resampling from one rate to another: the quotient rounded up."""
+    return -(-samples * new // rate)
 
 
 @dataclass(frozen=True)
 class View:
-    """One picture the encoder sees: steps applied to one frame of the medium."""
+    """What the encoder sees or hears at once: steps applied to one frame of the medium, or to its sound."""
 
     steps: tuple[Step, ...] = ()
     frame: int = 0

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from omniform.batch import Batch, Features, Fused, Loss, MediaBatch, Placed, Tree
-from omniform.geometry import Grid, MediaSize, Plan
+from omniform.geometry import Grid, Plan
 from omniform.spec import Continuous, Shared, System
 from omniform.views.arrange_module import arrange, merge_scales
 
@@ -58,15 +58,15 @@ class ContinuousInput(nn.Module):
     def _encode(self, media: MediaBatch) -> list[tuple[Features, ...]]:
         """Encode views of equal shape together; for each medium the features of each encoder."""
         by_shape: dict[torch.Size, list[int]] = {}
-        for i, pixels in enumerate(media.pixels):
-            by_shape.setdefault(pixels.shape[1:], []).append(i)
+        for i, views in enumerate(media.views):
+            by_shape.setdefault(views.shape[1:], []).append(i)
         out: dict[int, tuple[Features, ...]] = {}
         for members in by_shape.values():
-            encoded = self.encoder(self.encoder.normalise(torch.cat([media.pixels[i] for i in members])))
+            encoded = self.encoder(self.encoder.normalise(torch.cat([media.views[i] for i in members])))
             streams = encoded if isinstance(encoded, tuple) else (encoded,)
-            split = [_split(f, [len(media.pixels[i]) for i in members]) for f in streams]
+            split = [_split(f, [len(media.views[i]) for i in members]) for f in streams]
             out.update(zip(members, zip(*split, strict=True), strict=True))
-        return [out[i] for i in range(len(media.pixels))]
+        return [out[i] for i in range(len(media.views))]
 
     def _connect(self, features: list[tuple[Features, ...]]) -> list[Features]:
         """Connect features of equal grids together."""
@@ -82,11 +82,12 @@ class ContinuousInput(nn.Module):
         return [out[i] for i in range(len(features))]
 
     def example(self, device: torch.device) -> MediaBatch:
-        """One black square view, for batches that lack the modality."""
-        side = self.spec.encoder.size
-        plan = self.spec.views.plan(MediaSize(width=side[1], height=side[0]), self.spec.sight())
-        pixels = torch.zeros(len(plan.views), 3, *plan.size, dtype=torch.uint8, device=device)
-        return MediaBatch((pixels,), (plan,), torch.empty(0, dtype=torch.long, device=device))
+        """One black or silent view, for batches that lack the modality."""
+        encoder = self.spec.encoder
+        plan = self.spec.views.plan(encoder.usual, self.spec.sight())
+        dtype = getattr(torch, encoder.stored)
+        views = torch.zeros(len(plan.views), *encoder.shape(plan.size), dtype=dtype, device=device)
+        return MediaBatch((views,), (plan,), torch.empty(0, dtype=torch.long, device=device))
 
 
 class Lmm(nn.Module):
@@ -158,16 +159,20 @@ class Lmm(nn.Module):
         Learned rows (newline ...) belong to the connector, as in released checkpoints.
         """
         part = self.part(path)
-        idle = part.idle() if path.endswith((".encoder", ".fusion")) or path == "backbone" else ()
+        idle = self._idle(path)
         prefix = self._prefix(path)
         for name, parameter in part.named_parameters():
-            if not name.startswith(tuple(idle)) and (
-                not first_layer or _layer(name, part.layer_prefix()) >= first_layer
-            ):
+            if not name.startswith(idle) and (not first_layer or _layer(name, part.layer_prefix()) >= first_layer):
                 yield prefix + name, parameter
         if path.endswith(".connector"):
             stem = prefix.removesuffix("connector.")
             yield from ((f"{stem}learned.{n}", p) for n, p in self.stream(path.split(".")[0]).learned.items())
+
+    def _idle(self, path: str) -> tuple[str, ...]:
+        """Prefixes, in a part, of parameters that its output does not depend on."""
+        if path.endswith(".connector"):
+            return tuple(self.stream(path.split(".")[0]).spec.connector.idle())
+        return tuple(self.part(path).idle()) if path.endswith((".encoder", ".fusion")) or path == "backbone" else ()
 
     def _prefix(self, path: str) -> str:
         if path == "backbone":

@@ -56,6 +56,8 @@ class Encoder(Part):
     """
 
     modality: ClassVar[str] = "image"
+    stored: ClassVar[Literal["uint8", "float32"]] = "uint8"
+    """Type of the numbers in a view."""
     released: ClassVar[Rules] = ()
     """Key rules of the family's own public checkpoints (what `from_pretrained` of a hub id would read)."""
 
@@ -72,6 +74,19 @@ class Encoder(Part):
     def size(self) -> Hw:
         """(height, width) of a view."""
         raise NotImplementedError
+
+    @property
+    def usual(self) -> MediaSize:
+        """A medium of the size of one view."""
+        return MediaSize(width=self.size[1], height=self.size[0])
+
+    def shape(self, size: Hw) -> tuple[int, ...]:
+        """Shape of the numbers of one view."""
+        return (3, *size)
+
+    def sight(self, cells: Callable[[Hw], Grid]) -> Sight:
+        """What views must know; `cells` counts them after the connector too."""
+        return Sight(size=self.size, mean_rgb=self.mean_rgb, cells=cells)
 
     @property
     def mean_rgb(self) -> Rgb:
@@ -122,6 +137,14 @@ class Connector(Part):
     needs: ClassVar[int] = 1
     """How many encoders' features it reads."""
 
+    def idle(self) -> tuple[str, ...]:
+        """Prefixes of parameters that released weights hold but that nothing depends on."""
+        return ()
+
+    def idle_params(self) -> int:
+        """How many parameters those are."""
+        return 0
+
     def cells(self, grid: Grid) -> Grid:
         """Cells after the connector.
 
@@ -146,11 +169,13 @@ class Sight:
         size: (height, width) of a view.
         mean_rgb: 8-bit mean colour, for padding.
         cells: view size -> cells after the encoder and the connector.
+        rate: samples a second, where the encoder hears.
     """
 
     size: Hw
     mean_rgb: Rgb
     cells: Callable[[Hw], Grid]
+    rate: int = 0
 
     def map(self, what: str) -> Hw:
         """Cells of one view, where they must form a two-dimensional map.

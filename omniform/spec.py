@@ -55,7 +55,7 @@ class Continuous:
             )
 
     def sight(self) -> Sight:
-        return Sight(size=self.encoder.size, mean_rgb=self.encoder.mean_rgb, cells=self.cells)
+        return self.encoder.sight(self.cells)
 
     def cells(self, size: Hw) -> Grid:
         """Cells of one view of (height, width) pixels, after the connector."""
@@ -345,7 +345,7 @@ def _check_input(system: System, modality: str, entry: Input) -> None:
         return
     if modality not in system.prompt.media:
         raise SpecError(f"{system.slug}: the prompt has no template for {modality}, which the system reads")
-    system.plan(modality, MediaSize(width=640, height=480))
+    system.plan(modality, system.continuous(modality).encoder.usual)
 
 
 __all__ = [

@@ -18,6 +18,7 @@ from omniform.connectors.perceiver_resampler import PerceiverResampler
 from omniform.connectors.pooled_mlp import PooledMlp
 from omniform.connectors.qformer import QFormer
 from omniform.connectors.query_transformer import QueryTransformer
+from omniform.encoders.beats import BEATS_ITER3_PLUS_AS2M
 from omniform.encoders.clip import CLIP_L_224
 from omniform.encoders.conv_net import ConvNet
 from omniform.encoders.convnext_clip import CONVNEXT_CLIP_L_768
@@ -29,7 +30,9 @@ from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
 from omniform.encoders.open_clip import OPEN_CLIP_L_224
 from omniform.encoders.s2 import S2
 from omniform.encoders.several import Several
+from omniform.encoders.several_audio import SeveralAudio
 from omniform.encoders.siglip import SIGLIP_SO400M_384
+from omniform.encoders.whisper import WHISPER_LARGE_V2
 from omniform.parts import Codec, Connector, Encoder, Views
 from omniform.views.among import Among
 from omniform.views.any_res import AnyRes, grids_up_to
@@ -38,9 +41,11 @@ from omniform.views.fixed import Fixed
 from omniform.views.frames import Frames
 from omniform.views.pooled_frames import PooledFrames
 from omniform.views.tiles import Tiles
+from omniform.views.windows import Windows
 
 NEXT_GRIDS = ((2, 1), (1, 2), (2, 2), (1, 3), (3, 1))
 CLIP, SIGLIP = CLIP_L_224.shrunk("tiny"), SIGLIP_SO400M_384.shrunk("tiny")
+WHISPER, BEATS = WHISPER_LARGE_V2.shrunk("tiny"), BEATS_ITER3_PLUS_AS2M.shrunk("tiny")
 
 VIEWS: tuple[Views, ...] = (
     Fixed(fit="squash"),
@@ -62,6 +67,11 @@ VIEWS: tuple[Views, ...] = (
     Frames(most=4, after="\n", copies=2),
     PooledFrames(frames=8, pools=((4, 1, 1),), after="\n"),
     PooledFrames(frames=6, pools=((2, 2, 1), (3, 1, 4)), before="<", between="|", copies=2),
+)
+SOUND_VIEWS: tuple[Views, ...] = (
+    Windows(),
+    Windows(most=1, least=1.0, mix="first"),
+    Windows(most=3, least=0.02),
 )
 CONNECTORS: tuple[Connector, ...] = (
     Linear(),
@@ -116,6 +126,11 @@ ENCODERS: tuple[Encoder, ...] = (
     Several(members=(CLIP, DINOV2_L_518.shrunk("tiny"))),
     Several(members=(SIGLIP.but(image=48), ConvNet(image=24, widths=(8, 16, 32)))),
     Several(members=(Cropped(inner=CLIP), CONVNEXT_CLIP_L_768.shrunk("tiny"))),
+    WHISPER,
+    WHISPER.but(padded=False, mels=12),
+    BEATS,
+    BEATS.but(classes=0),
+    SeveralAudio(members=(WHISPER, BEATS)),
 )
 CODECS: tuple[Codec, ...] = (
     MAKE_A_SCENE_512.shrunk("tiny"),

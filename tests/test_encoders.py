@@ -20,6 +20,7 @@ from omniform import index
 from omniform.batch import Features
 from omniform.data.document import Media
 from omniform.data.media import frames_of, size_of, views_of
+from omniform.encoders.beats import BEATS_ITER3_PLUS_AS2M
 from omniform.encoders.clip import CLIP_H_448, CLIP_L_224, CLIP_L_336, CLIP_MEAN, CLIP_STD
 from omniform.encoders.conv_net import ConvNet
 from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518
@@ -28,7 +29,9 @@ from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
 from omniform.encoders.open_clip import OPEN_CLIP_L_224
 from omniform.encoders.s2 import S2
 from omniform.encoders.several import Several
+from omniform.encoders.several_audio import SeveralAudio
 from omniform.encoders.siglip import SIGLIP_SO400M_384
+from omniform.encoders.whisper import WHISPER_LARGE_V2
 from omniform.geometry import SpecError, flat_rows
 from omniform.parts import Encoder, Sight
 from omniform.views.fixed import Fixed
@@ -38,11 +41,16 @@ FULL = (
     CLIP_L_224, CLIP_L_336, CLIP_H_448, SIGLIP_SO400M_384, DINOV2_L_518, DINOV2_L_336, EfficientNetLite0(), ConvNet(),
     S2(inner=SIGLIP_SO400M_384), Several(members=(CLIP_L_336, DINOV2_L_336)), IMAGEBIND_HUGE,
     OPEN_CLIP_L_224,
+    S2(inner=SIGLIP_SO400M_384), Several(members=(CLIP_L_336, DINOV2_L_336)), WHISPER_LARGE_V2, BEATS_ITER3_PLUS_AS2M,
+    SeveralAudio(members=(WHISPER_LARGE_V2, BEATS_ITER3_PLUS_AS2M)),
 )  # fmt: skip
 every_example = pytest.mark.parametrize("encoder", examples.ENCODERS, ids=str)
 
 
 def views(encoder: Encoder, count: int = 2) -> Tensor:
+    """Random pictures, or noise."""
+    if encoder.stored == "float32":
+        return torch.rand(count, *encoder.shape(encoder.size)) * 0.6 - 0.3
     return torch.randint(0, 256, (count, 3, *encoder.size), dtype=torch.uint8)
 
 

@@ -57,7 +57,7 @@ def test_media_together_equal_media_alone(encoder: Encoder, connector: Connector
     stream = Lmm(made).inputs["image"]
     single = batch(made, SIZES)
     alone = torch.cat([stream(one) for one in single])
-    pixels, plans = (sum((getattr(one, name) for one in single), ()) for name in ("pixels", "plans"))
+    pixels, plans = (sum((getattr(one, name) for one in single), ()) for name in ("views", "plans"))
     together = stream(MediaBatch(pixels, plans, torch.arange(len(alone))))
     assert together.shape == (sum(plan.positions for plan in plans), made.backbone.dim)
     assert torch.allclose(together, alone, atol=1e-5)

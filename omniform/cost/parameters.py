@@ -50,8 +50,8 @@ def _learns(system: System, stage: Stage, item: Learn) -> int:
         return entry.encoder.learnable_params(item.first_layer)
     if kind == "fusion":
         return entry.fusion.learnable_params(system.backbone, entry.width(dim))
-    rows = len(_rows_placed(system, modality, stage))
-    return entry.connector.num_params(**entry.widths(dim)) + entry.width(dim) * rows
+    connector = entry.connector.num_params(**entry.widths(dim)) - entry.connector.idle_params()
+    return connector + entry.width(dim) * len(_rows_placed(system, modality, stage))
 
 
 def adapter_params(system: System, stage: Stage) -> int:

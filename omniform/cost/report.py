@@ -9,6 +9,7 @@ from typing import Any
 from omniform.cost.flops import Media, decode_flops, kv_cache_bytes, plans, prefill_flops, reader
 from omniform.cost.memory import FLOAT32, Precision, TrainingMemory, training_memory
 from omniform.cost.parameters import parameters
+from omniform.geometry import MediaSize
 from omniform.spec import Stage, System
 
 
@@ -17,11 +18,17 @@ class MediumCost:
     """One medium of the document: its size, the views the encoder sees, the positions it takes."""
 
     modality: str
-    width: int
-    height: int
-    frames: int
+    size: MediaSize
     views: int
     positions: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; sound has other measures than pictures."""
+        size = self.size
+        measures: dict[str, Any] = {"width": size.width, "height": size.height, "frames": size.frames}
+        if size.samples:
+            measures = {"samples": size.samples, "rate": size.rate}
+        return {"modality": self.modality, **measures, "views": self.views, "positions": self.positions}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +62,7 @@ class Cost:
         return {
             "system": self.system,
             "parameters": {**self.parameters, "total": sum(self.parameters.values())},
-            "media": [vars(medium) for medium in self.media],
+            "media": [medium.as_dict() for medium in self.media],
             "positions": self.positions,
             "text_positions": self.text_positions,
             "prefill_flops": {**self.prefill_flops, "total": sum(self.prefill_flops.values())},
@@ -83,7 +90,7 @@ def cost(
         documents: documents of a training step; their text is learned.
     """
     seen = tuple(
-        MediumCost(m, size.width, size.height, size.frames, len(plan.views), system.continuous(m).positions(plan))
+        MediumCost(m, size, len(plan.views), system.continuous(m).positions(plan))
         for (m, size), plan in zip(media, plans(system, media), strict=True)
     )
     length = text_positions + sum(medium.positions for medium in seen)

@@ -13,13 +13,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from PIL import Image
 
 from omniform.frozen import FrozenMap
 from omniform.prompt import Turn
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
-Signal: TypeAlias = str | Path | bytes | Image.Image | Sequence[Image.Image]
+Signal: TypeAlias = str | Path | bytes | Image.Image | Sequence[Image.Image] | tuple[Any, int]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Text:
 
 @dataclass(frozen=True)
 class Media:
-    """One medium: a path, an http(s) URL, file bytes, a picture, or a sequence of pictures (video)."""
+    """One medium: a path, an http(s) URL, file bytes, a picture, a sequence of pictures (video), or for sound a pair of
+    samples (floats with full scale at 1) and samples a second."""
 
     modality: str
     source: Signal
@@ -49,8 +51,9 @@ class Media:
         frames = [self.source] if isinstance(self.source, (bytes, Image.Image)) else list(self.source)
         for frame in frames:
             if isinstance(frame, Image.Image):
-                digest.update(f"{frame.mode}{frame.size}".encode())
-            digest.update(frame if isinstance(frame, bytes) else frame.tobytes())
+                digest.update(f"{frame.mode}{frame.size}".encode() + frame.tobytes())
+            else:
+                digest.update(frame if isinstance(frame, bytes) else np.asarray(frame).tobytes())
         return f"{self.modality}:{digest.hexdigest()}"
 
     @property

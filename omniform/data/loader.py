@@ -16,9 +16,12 @@ from torch import Tensor
 
 from omniform.batch import Batch
 from omniform.data.dataset import Dataset
-from omniform.data.media import MediaError, frames_of, views_of
+from omniform.data.media import frames_of, views_of
 from omniform.data.packing import pack
 from omniform.data.processor import MediaItem, Processor, Sample
+from omniform.data.sound import samples_of, waveforms_of
+from omniform.data.stored import MediaError
+from omniform.encoders.audio import AudioEncoder
 from omniform.parts import Views
 from omniform.prompt import Prompt
 
@@ -95,14 +98,14 @@ class ViewCache:
     _bytes: int = 0
 
     def get(self, item: MediaItem, processor: Processor) -> Tensor:
-        """8-bit views of one medium, (views, 3, height, width)."""
+        """Views of one medium, as `read_views` gives them."""
         key = (item.media.key, item.plan)
         if key not in self._kept:
             views = read_views(item, processor)
             self._kept[key] = views
-            self._bytes += views.numel()
+            self._bytes += views.nbytes
             while self._bytes > self.limit and len(self._kept) > 1:
-                self._bytes -= self._kept.pop(next(iter(self._kept))).numel()
+                self._bytes -= self._kept.pop(next(iter(self._kept))).nbytes
         return self._kept[key]
 
 
@@ -187,8 +190,10 @@ class Loader:
 
 
 def read_views(item: MediaItem, processor: Processor) -> Tensor:
-    """8-bit views of one medium, (views, 3, height, width)."""
+    """Views of one medium, as `batch.MediaBatch` holds them."""
     encoder = processor.system.continuous(item.modality).encoder
+    if isinstance(encoder, AudioEncoder):
+        return waveforms_of(*samples_of(item.media), item.plan)
     return views_of(frames_of(item.media), item.plan, encoder.resample)
 
 

@@ -7,63 +7,41 @@ pictures with `PIL.Image.open(...).convert("RGB")`.
 from __future__ import annotations
 
 import io
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from omniform.data.document import Media, Signal
+from omniform.data.document import Media
+from omniform.data.sound import sound_size
+from omniform.data.stored import DEFAULT_LIMITS, Limits, MediaError, file_at, is_url, named
 from omniform.frozen import FrozenMap
-from omniform.geometry import MediaSize, Pad, Plan, Resize, Step
+from omniform.geometry import Crop, MediaSize, Pad, Plan, Resize, Step
 
 RESAMPLE: Mapping[str, Image.Resampling] = FrozenMap(
     bicubic=Image.Resampling.BICUBIC, bilinear=Image.Resampling.BILINEAR, lanczos=Image.Resampling.LANCZOS
 )
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Modes of more than 8 bits, which PIL would clip to white when converting to RGB."""
-
-
-class MediaError(ValueError):
-    """A medium that cannot be read; the message names it and the way out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What is read at most from one medium.
-
-    Attributes:
-        bytes: size of the file.
-        pixels: width times height of one frame.
-        frames: frames of a video.
-        seconds: time for fetching a URL.
-    """
-
-    bytes: int = 64 << 20
-    pixels: int = 80_000_000
-    frames: int = 20_000
-    seconds: float = 20.0
-
-
-DEFAULT_LIMITS = Limits()
+PICTURE = "no picture that PIL can read; give PNG, JPEG, WebP or GIF, or for a film a folder with one picture per frame"
 
 
 def size_of(media: Media, limits: Limits = DEFAULT_LIMITS) -> MediaSize:
-    """Width, height and frames, from the header: no pixel is decoded, but for the first frame of an animation.
+    """Width, height and frames of a picture or video, samples and rate of sound, from the header.
+
+    No pixel is decoded, but for the first frame of an animation.
 
     Raises:
         MediaError: it cannot be read, or is beyond the limits.
     """
-    return _opened(media, limits).size
+    return sound_size(media, limits) if media.modality == "audio" else _opened(media, limits).size
 
 
 def frames_of(media: Media, limits: Limits = DEFAULT_LIMITS) -> Sequence[Image.Image]:
@@ -104,6 +82,8 @@ def views_of(frames: Sequence[Image.Image], plan: Plan, resample: str) -> UInt8[
 def _run(picture: Image.Image, step: Step, resample: str) -> Image.Image:
     if isinstance(step, Resize):
         return picture.resize((step.size[1], step.size[0]), RESAMPLE[resample])
+    if not isinstance(step, Pad | Crop):
+        raise TypeError(f"{step} is a step of sound, not of pictures")
     top, left = step.offset
     if isinstance(step, Pad):
         canvas = Image.new("RGB", (step.size[1], step.size[0]), step.fill)
@@ -133,7 +113,7 @@ class _Frames(Sequence[Image.Image]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"frame {index} of {self.name}, which has {len(self)}")
-        with _named(self.name):
+        with named(self.name, PICTURE):
             picture = self.read(index % len(self))
             found = picture.size
             if picture.mode in WIDE_MODES:
@@ -154,10 +134,13 @@ def _opened(media: Media, limits: Limits) -> _Frames:
     if isinstance(source, Image.Image):
         return _pictures(name, [source], limits)
     if not isinstance(source, (str, Path, bytes)):
-        return _pictures(name, list(source[:1] if one else source), limits)
-    if not isinstance(source, bytes) and not _is_url(source) and Path(source).is_dir():
+        frames = [frame for frame in source if isinstance(frame, Image.Image)]
+        if len(frames) < len(source):
+            raise MediaError(f"{name} holds {len(source) - len(frames)} items that are no pictures; give PIL images")
+        return _pictures(name, frames[:1] if one else frames, limits)
+    if not isinstance(source, bytes) and not is_url(source) and Path(source).is_dir():
         return _directory(name, Path(source), one, limits)
-    return _file(name, _stored(source, name, limits), one, limits)
+    return _file(name, file_at(source, name, limits), one, limits)
 
 
 def _pictures(name: str, pictures: list[Image.Image], limits: Limits) -> _Frames:
@@ -178,15 +161,15 @@ def _directory(name: str, folder: Path, one: bool, limits: Limits) -> _Frames:
 
     def read(index: int) -> Image.Image:
         path = paths[index]
-        return _file(str(path), _stored(path, str(path), limits), True, limits)[0]
+        return _file(str(path), file_at(path, str(path), limits), True, limits)[0]
 
-    with _named(str(paths[0])), Image.open(paths[0]) as first:
+    with named(str(paths[0]), PICTURE), Image.open(paths[0]) as first:
         size = _checked(name, first, len(paths), limits)
     return _Frames(name, size, read)
 
 
 def _file(name: str, stored: Path | bytes, one: bool, limits: Limits) -> _Frames:
-    with _named(name), Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored) as head:
+    with named(name, PICTURE), Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored) as head:
         count = 1 if one else int(getattr(head, "n_frames", 1))  # PIL: only formats with frames have the attribute
         size = _checked(name, head, count, limits)
         if count > 1:
@@ -220,62 +203,3 @@ def _checked(name: str, picture: Image.Image, frames: int, limits: Limits) -> Me
     if min(width, height) < 1:
         raise MediaError(f"{name} is empty ({width}x{height} pixels)")
     return MediaSize(width=width, height=height, frames=frames)
-
-
-def _is_url(source: Signal) -> bool:
-    return isinstance(source, str) and source.startswith(("http://", "https://"))
-
-
-def _stored(source: str | Path | bytes, name: str, limits: Limits) -> Path | bytes:
-    """The path or the bytes of a file within the byte limit."""
-    if not isinstance(source, bytes):
-        source = _download(str(source), limits) if _is_url(source) else Path(source)
-    if isinstance(source, Path) and not source.is_file():
-        raise MediaError(f"no such file: {name}")
-    length = source.stat().st_size if isinstance(source, Path) else len(source)
-    if length > limits.bytes:
-        raise MediaError(f"{name} has {length} bytes, at most {limits.bytes} are read; shrink it first")
-    return source
-
-
-@lru_cache(maxsize=8)
-def _download(url: str, limits: Limits) -> bytes:
-    """Body of a URL; the last few are kept, because the size is asked before the pixels."""
-    stop = time.monotonic() + limits.seconds
-    request = urllib.request.Request(url, headers={"User-Agent": "omniform"})
-    try:
-        with urllib.request.urlopen(request, timeout=limits.seconds) as response:
-            return b"".join(_chunks(response, url, stop, limits))
-    except MediaError:
-        raise
-    except (OSError, ValueError) as error:
-        raise MediaError(f"cannot fetch {url}: {error}; check the address, or give a local file") from error
-
-
-def _chunks(response: Any, url: str, stop: float, limits: Limits) -> Iterator[bytes]:
-    total = 0
-    while chunk := response.read1(1 << 16):
-        total += len(chunk)
-        if total > limits.bytes:
-            raise MediaError(f"{url} is longer than {limits.bytes} bytes; give a smaller file")
-        if time.monotonic() > stop:
-            raise MediaError(f"{url} was not read within {limits.seconds:g} seconds; give a local file")
-        yield chunk
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Turns a reader's errors into a `MediaError` that names the medium."""
-    try:
-        yield
-    except MediaError:
-        raise
-    except UnidentifiedImageError as error:
-        raise MediaError(
-            f"{name} is no picture that PIL can read; give PNG, JPEG, WebP or GIF, "
-            "or for a film a folder with one picture per frame"
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MediaError(f"{name} has too many pixels to be read safely; shrink it first") from error
-    except Exception as error:  # decoders raise errors of many kinds on damaged files
-        raise MediaError(f"{name} cannot be read ({error}); is the file whole?") from error

@@ -16,7 +16,7 @@ from omniform.batch import Batch, MediaBatch, Node, Tree
 from omniform.data.processor import Ids, MediaItem, Sample
 
 Load = Callable[[MediaItem], Tensor]
-"""Reads one medium's views: 8-bit (views, 3, height, width)."""
+"""Reads one medium's views, as `batch.MediaBatch` holds them."""
 
 
 @dataclass
@@ -113,7 +113,7 @@ def _add_family(draft: _Draft, samples: list[Sample]) -> None:
 
 def _media_batch(items: list[MediaItem], load: Load) -> MediaBatch:
     return MediaBatch(
-        pixels=tuple(load(item) for item in items),
+        views=tuple(load(item) for item in items),
         plans=tuple(item.plan for item in items),
         at=torch.from_numpy(np.concatenate([item.at for item in items])),
         anchors=torch.tensor([item.first for item in items]),

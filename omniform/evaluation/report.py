@@ -76,14 +76,15 @@ def _spread(predictions: Sequence[Prediction], *, correct: bool) -> list[int]:
 
 
 def picture_of(document: Document) -> str | None:
-    """The first frame of a document's first medium as a data URI; None without media.
+    """The first frame of a document's first medium that can be seen, as a data URI; None without one.
 
     Raises:
         MediaError: the medium cannot be read.
     """
-    if not document.media:
+    seen = [medium for medium in document.media if medium.modality != "audio"]
+    if not seen:
         return None
-    frame = frames_of(document.media[0])[0].convert("RGB")
+    frame = frames_of(seen[0])[0].convert("RGB")
     frame.thumbnail((SIDE, SIDE))
     return data_uri(frame)
 

@@ -84,7 +84,7 @@ class Talk:
         medium = Media(modality, source.strip())
         size = size_of(medium)
         self.waiting.append(medium)
-        print(f"({modality}, {size.width} x {size.height})")
+        print(f"({modality}, {size.seconds:.1f} s)" if size.samples else f"({modality}, {size.width} x {size.height})")
 
     def _ask(self, text: str) -> None:
         from omniform.cli.streaming import say

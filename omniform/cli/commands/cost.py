@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omniform.frozen import FrozenMap
+
 if TYPE_CHECKING:
     from omniform.geometry import MediaSize
 
+RATE = 16000
+"""Samples a second of a sound whose length is given."""
 FORMS = {
     "image": (r"(\d+)x(\d+)", "WIDTHxHEIGHT, such as 640x480"),
     "video": (r"(\d+)x(\d+)x(\d+)", "WIDTHxHEIGHTxFRAMES, such as 640x480x16"),
+    "audio": (r"(\d+(?:\.\d+)?) ?s?", "seconds, such as 12.5"),
 }
 
 
@@ -25,19 +30,23 @@ def command(
     video: Annotated[
         list[str] | None, typer.Option(metavar="WxHxF", help="Size and frames of a video; may be given again.")
     ] = None,
+    audio: Annotated[
+        list[str] | None, typer.Option(metavar="SECONDS", help="Length of a sound; may be given again.")
+    ] = None,
     text: Annotated[int, typer.Option(min=1, help="Tokens of text beside the media.")] = 128,
     documents: Annotated[int, typer.Option(min=1, help="Documents in memory at once in training.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
 ) -> None:
     """Reckon positions, FLOPs and memory.
 
-    Of one document with media of the given sizes; without any, of one picture of the encoder's own size.
+    Of one document with media of the given sizes; without any, of one picture or sound of the encoder's own size.
     """
     from omniform import cost, index
     from omniform.cli.output import print_json
 
     sized = index.system(system)
-    media = [*_sizes("image", image or ()), *_sizes("video", video or ())] or _default(sized)
+    given = {"image": image or (), "video": video or (), "audio": audio or ()}
+    media = [item for modality, sizes in given.items() for item in _sizes(modality, sizes)] or _default(sized)
     found = cost.cost(sized, media, text, documents=documents).as_dict()
     if json:
         print_json(found)
@@ -46,7 +55,7 @@ def command(
 
 
 def _sizes(modality: str, given: Iterable[str]) -> list[tuple[str, MediaSize]]:
-    """ "640x480" and "640x480x16" as sizes."""
+    """ "640x480", "640x480x16" and seconds as sizes."""
     from omniform.geometry import SpecError
 
     pattern, form = FORMS[modality]
@@ -55,22 +64,29 @@ def _sizes(modality: str, given: Iterable[str]) -> list[tuple[str, MediaSize]]:
         match = re.fullmatch(pattern, words.strip().lower())
         if not match:
             raise SpecError(f"--{modality} {words}: give {form}")
-        found.append((modality, _size(*map(int, match.groups()))))
+        found.append((modality, MADE[modality](*match.groups())))
     return found
 
 
-def _size(width: int, height: int, frames: int = 1) -> MediaSize:
+def _picture(width: str, height: str, frames: str = "1") -> MediaSize:
     from omniform.geometry import MediaSize
 
-    return MediaSize(width=width, height=height, frames=frames)
+    return MediaSize(width=int(width), height=int(height), frames=int(frames))
+
+
+def _sound(seconds: str) -> MediaSize:
+    from omniform.geometry import MediaSize
+
+    return MediaSize(samples=round(float(seconds) * RATE), rate=RATE)
+
+
+MADE: Mapping[str, Callable[..., MediaSize]] = FrozenMap(image=_picture, video=_picture, audio=_sound)
 
 
 def _default(system: Any) -> list[tuple[str, MediaSize]]:
-    """One picture of the encoder's own size, if the system reads pictures."""
-    if "image" not in system.inputs:
-        return []
-    height, width = system.continuous("image").encoder.size
-    return [("image", _size(width, height))]
+    """One picture of the encoder's own size, or sound, if the system reads any."""
+    read = [modality for modality in MADE if modality in system.inputs]
+    return [(m, system.continuous(m).encoder.usual) for m in read[:1]]
 
 
 def _show(found: dict[str, Any], text: int, documents: int) -> None:
@@ -94,7 +110,10 @@ def _show(found: dict[str, Any], text: int, documents: int) -> None:
 
 
 def _medium(medium: dict[str, Any]) -> tuple[str, str]:
-    size = f"{medium['width']} x {medium['height']}" + (f" x {medium['frames']}" if medium["frames"] > 1 else "")
+    if "samples" in medium:
+        size = f"{medium['samples'] / medium['rate']:g} s"
+    else:
+        size = f"{medium['width']} x {medium['height']}" + (f" x {medium['frames']}" if medium["frames"] > 1 else "")
     views = f"{medium['views']} view{'s'[: medium['views'] > 1]}"
     return f"{medium['modality']} {size}", f"{medium['positions']:,} in {views}"
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 SIZES = ((336, 336), (640, 480), (1024, 768), (800, 2000))
 """(width, height) of the pictures whose positions are shown."""
+SECONDS = (1, 10, 30, 95)
+"""Lengths of the sounds whose positions are shown."""
+RATE = 16000
 MOST = 8
 """Items of a list that are shown."""
 
@@ -51,7 +54,8 @@ def _show(system: System, slug: str) -> None:
     print(f"{system.title} ({slug}), {system.input_type}{system.output_type}, {system.date}")
     blocks = {
         "Source": _source(system), "Inputs": dict(_inputs(system)), "Parameters": _parameters(system),
-        "Positions of a picture": _positions(system), "Prompt": _fields(system.prompt),
+        "Positions of a picture": _positions(system, "image"), "Positions of a sound": _positions(system, "audio"),
+        "Prompt": _fields(system.prompt),
         "Stages": {stage.name: _stage(stage) for stage in system.stages},
         "Variants": {name: ", ".join(paths) for name, paths in system.variants.items()},
         "Differs from the survey": dict(system.survey_notes), "Stamps": _stamps(slug),
@@ -91,13 +95,16 @@ def _parameters(system: System) -> dict[str, str]:
     return {part: count(number) for part, number in [*found.items(), ("total", sum(found.values()))]}
 
 
-def _positions(system: System) -> dict[str, str]:
+def _positions(system: System, modality: str) -> dict[str, str]:
     from omniform.geometry import MediaSize
 
-    if "image" not in system.inputs:
+    if modality not in system.inputs:
         return {}
-    entry = system.continuous("image")
-    plans = {f"{w} x {h}": system.plan("image", MediaSize(width=w, height=h)) for w, h in SIZES}
+    sizes = {f"{w} x {h}": MediaSize(width=w, height=h) for w, h in SIZES}
+    if modality == "audio":
+        sizes = {f"{s} s": MediaSize(samples=s * RATE, rate=RATE) for s in SECONDS}
+    entry = system.continuous(modality)
+    plans = {name: system.plan(modality, size) for name, size in sizes.items()}
     return {
         size: f"{entry.positions(plan):,} in {len(plan.views)} view{'s'[: len(plan.views) > 1]}"
         for size, plan in plans.items()

@@ -1,0 +1,49 @@
+"""Sound as windows of the length that the encoder hears at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal, Self
+
+from omniform.geometry import Flat, MediaSize, Mono, Plan, Resample, Span, SpecError, View, flat_rows, resampled_length
+from omniform.parts import Shrunk, Sight, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows(Views):
+    """One window after another at the encoder's rate, each with all its rows.
+
+    Of a sound longer than one window every window has the encoder's length, the last ends in silence. A shorter sound
+    is one view of its own length: encoders that need more add silence themselves.
+
+    Attributes:
+        most: most windows; what follows is not heard. None hears everything.
+        least: seconds to which a shorter sound is lengthened by silence, one window at most.
+        mix: which channel is heard: the first, or the mean of all.
+    """
+
+    most: int | None = None
+    least: float = 0.0
+    mix: Literal["first", "mean"] = "mean"
+
+    def __post_init__(self) -> None:
+        if self.least < 0 or (self.most is not None and self.most < 1):
+            raise SpecError(f"most {self.most}, least {self.least}: give at least 1 window and no negative time")
+
+    def plan(self, media: MediaSize, sight: Sight) -> Plan:
+        if not (media.samples and sight.rate):
+            who = "the encoder does not hear" if media.samples else "the medium is no sound"
+            raise SpecError(f"Windows cuts sound for an encoder that hears, but {who}; use views for pictures")
+        window = sight.size[1]
+        samples = resampled_length(media.samples, media.rate, sight.rate)
+        count = min(ceil(samples / window), self.most or samples)
+        length = window if count > 1 else min(max(samples, ceil(self.least * sight.rate)), window)
+        resample = (Resample(sight.rate),) if media.rate != sight.rate else ()
+        heard = (Mono(self.mix), *resample)
+        views = tuple(View((*heard, Span(i * window, length))) for i in range(count))
+        rows = flat_rows(sight.cells((1, length)))
+        return Plan(views=views, size=(1, length), blocks=tuple(Flat(i, rows) for i in range(count)))
+
+    def shrunk(self, size: Shrunk) -> Self:
+        return self.but(most=min(self.most or 4, 4))
