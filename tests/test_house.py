@@ -211,6 +211,7 @@ def test_every_raise_says_something() -> None:
         "parts.py": ["NotImplementedError"],  # the contracts: what every member must say
         "encoders/image_module.py": ["NotImplementedError"],
         "encoders/audio_module.py": ["NotImplementedError"],
+        "encoders/audio.py": ["NotImplementedError"],
         "cli/main.py": ["typer.Exit"],  # how a typer callback ends the program without an error
     }
     found = {short(p): house.wordless_raises(t, allowed.get(short(p), ())) for p, t in TREES.items()}
