@@ -86,7 +86,7 @@ class ContinuousInput(nn.Module):
         encoder = self.spec.encoder
         plan = self.spec.views.plan(encoder.usual, self.spec.sight())
         dtype = getattr(torch, encoder.stored)
-        views = torch.zeros(len(plan.views), *encoder.shape(plan.size), dtype=dtype, device=device)
+        views = torch.zeros(len(plan.views), *encoder.channels, *plan.size, dtype=dtype, device=device)
         return MediaBatch((views,), (plan,), torch.empty(0, dtype=torch.long, device=device))
 
 
@@ -171,7 +171,7 @@ class Lmm(nn.Module):
     def _idle(self, path: str) -> tuple[str, ...]:
         """Prefixes, in a part, of parameters that its output does not depend on."""
         if path.endswith(".connector"):
-            return tuple(self.stream(path.split(".")[0]).spec.connector.idle())
+            return tuple(prefix for prefix, _ in self.stream(path.split(".")[0]).spec.connector.idle())
         return tuple(self.part(path).idle()) if path.endswith((".encoder", ".fusion")) or path == "backbone" else ()
 
     def _prefix(self, path: str) -> str:

@@ -49,15 +49,12 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder(Part):
-    """Media -> continuous features.
-
-    Attributes:
-        image: side of the square view it was trained on, in pixels.
-    """
+    """Media -> continuous features."""
 
     modality: ClassVar[str] = "image"
     stored: ClassVar[Literal["uint8", "float32"]] = "uint8"
-    """Type of the numbers in a view."""
+    channels: ClassVar[tuple[int, ...]] = (3,)
+    """Type of the numbers in a view, and what stands before (height, width) in its shape."""
     released: ClassVar[Rules] = ()
     """Key rules of the family's own public checkpoints (what `from_pretrained` of a hub id would read)."""
 
@@ -80,12 +77,8 @@ class Encoder(Part):
         """A medium of the size of one view."""
         return MediaSize(width=self.size[1], height=self.size[0])
 
-    def shape(self, size: Hw) -> tuple[int, ...]:
-        """Shape of the numbers of one view."""
-        return (3, *size)
-
     def sight(self, cells: Callable[[Hw], Grid]) -> Sight:
-        """What views must know; `cells` counts them after the connector too."""
+        """What views must know; `cells`: after the connector."""
         return Sight(size=self.size, mean_rgb=self.mean_rgb, cells=cells)
 
     @property
@@ -137,13 +130,9 @@ class Connector(Part):
     needs: ClassVar[int] = 1
     """How many encoders' features it reads."""
 
-    def idle(self) -> tuple[str, ...]:
-        """Prefixes of parameters that released weights hold but that nothing depends on."""
+    def idle(self) -> tuple[tuple[str, int], ...]:
+        """Prefixes and numbers of parameters that released weights hold but that nothing depends on."""
         return ()
-
-    def idle_params(self) -> int:
-        """How many parameters those are."""
-        return 0
 
     def cells(self, grid: Grid) -> Grid:
         """Cells after the connector.

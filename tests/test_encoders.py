@@ -50,7 +50,7 @@ every_example = pytest.mark.parametrize("encoder", examples.ENCODERS, ids=str)
 def views(encoder: Encoder, count: int = 2) -> Tensor:
     """Random pictures, or noise."""
     if encoder.stored == "float32":
-        return torch.rand(count, *encoder.shape(encoder.size)) * 0.6 - 0.3
+        return torch.rand(count, *encoder.channels, *encoder.size) * 0.6 - 0.3
     return torch.randint(0, 256, (count, 3, *encoder.size), dtype=torch.uint8)
 
 

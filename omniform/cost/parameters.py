@@ -50,7 +50,7 @@ def _learns(system: System, stage: Stage, item: Learn) -> int:
         return entry.encoder.learnable_params(item.first_layer)
     if kind == "fusion":
         return entry.fusion.learnable_params(system.backbone, entry.width(dim))
-    connector = entry.connector.num_params(**entry.widths(dim)) - entry.connector.idle_params()
+    connector = entry.connector.num_params(**entry.widths(dim)) - sum(number for _, number in entry.connector.idle())
     return connector + entry.width(dim) * len(_rows_placed(system, modality, stage))
 
 

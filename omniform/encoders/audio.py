@@ -21,6 +21,7 @@ class AudioEncoder(Encoder):
     abstract: ClassVar[bool] = True
     modality = "audio"
     stored = "float32"
+    channels = ()
 
     rate: int = 16000
 
@@ -36,9 +37,6 @@ class AudioEncoder(Encoder):
     @property
     def usual(self) -> MediaSize:
         return MediaSize(samples=self.window, rate=self.rate)
-
-    def shape(self, size: Hw) -> tuple[int, ...]:
-        return size
 
     def sight(self, cells: Callable[[Hw], Grid]) -> Sight:
         return Sight(size=self.size, mean_rgb=self.mean_rgb, cells=cells, rate=self.rate)
