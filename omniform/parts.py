@@ -366,11 +366,7 @@ class ImageCodec(Codec):
 
 @dataclass(frozen=True, kw_only=True)
 class AudioCodec(Codec):
-    """A codec of mono sound.
-
-    Attributes:
-        rate: samples a second.
-    """
+    """A codec of mono sound of `rate` samples a second."""
 
     abstract: ClassVar[bool] = True
     modality: ClassVar[str] = "audio"
