@@ -105,6 +105,7 @@ class Layout:
             release has another; a path within the release is allowed too.
         separate_rules: hub id of another repository -> key rules between it and us, where its keys are not simply ours
             behind the prefix.
+        configured: whether releases hold a config.json; else their sizes go by the name of the variant.
         folders: sub-folders that are checkpoints of their own; keys read as "folder/key".
         architectures: what "architectures" in a release's config.json says, so that errors can tell whose it is.
         transformers: class of transformers that computes the same, for the sizes that fit it (`weights.export`).
@@ -114,6 +115,7 @@ class Layout:
     separate: Mapping[str, str] = FrozenMap()
     separate_rules: Mapping[str, Rules] = FrozenMap()
     named_in: Mapping[str, str] = FrozenMap()
+    configured: bool = True
     folders: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     transformers: str = ""

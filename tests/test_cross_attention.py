@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import releases
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from omniform import index
@@ -28,6 +30,8 @@ from omniform.training.recipe import resolve_recipe
 from omniform.training.setup import Setup, set_up
 from omniform.training.stages import StageRun
 from omniform.training.state import saved_tensors
+from omniform.weights.layout import ours, released
+from omniform.weights.load import load_release
 
 SYSTEM = index.system("openflamingo")
 CHUNK, IMAGE, _ = SYSTEM.special_tokens
@@ -276,6 +280,39 @@ def test_a_resolved_recipe_says_which_tokens_learn() -> None:
 def test_tokens_that_cannot_learn_are_refused(item: Learn, message: str) -> None:
     with pytest.raises((SpecError, LookupError), match=message):
         SYSTEM.but({"stages.pretrain.learn": (item,)})
+
+
+# --- releases ----------------------------------------------------------------------------------------------------
+
+
+def test_a_release_without_configuration_is_read_by_its_name(tmp_path, monkeypatch) -> None:
+    """One .pt file of what was trained; the tower and the language model's layers lie in other repositories."""
+    model = releases.tiny("openflamingo")
+    others = releases.publish_as_laid_out(tmp_path, model)
+    state = load_file(tmp_path / "model.safetensors")
+    kept = {key: t for key, t in state.items() if not key.startswith("vision_encoder.")}
+    assert len(kept) < len(state) and "lang_encoder.transformer.wte.weight" in kept
+    torch.save(kept, tmp_path / "checkpoint.pt")
+    tower = {k.removeprefix("vision_encoder."): t for k, t in state.items() if k not in kept}
+    releases.write_safetensors(tmp_path / "tower", {f"visual.{key}": t for key, t in tower.items()})
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).unlink()
+    monkeypatch.setattr(index, "system", lambda name: model.system)
+    given = {**others, "ViT-L-14": tmp_path / "tower"}
+    assert releases.same(load_release("openflamingo:3b", tmp_path, separate=given), model)
+
+
+def test_names_of_the_older_language_model() -> None:
+    layout = SYSTEM.variant("3b").layout
+    rules = layout.separate_rules["anas-awadalla/mpt-1b-redpajama-200b"]
+    pairs = {
+        "transformer.blocks.11.ln_2.weight": "transformer.blocks.11.norm_2.weight",
+        "transformer.blocks.1.mlp.mlp_up.weight": "transformer.blocks.1.ffn.up_proj.weight",
+        "transformer.blocks.23.attn.q_ln.weight": "transformer.blocks.23.attn.q_ln.weight",
+        "transformer.ln_f.weight": "transformer.norm_f.weight",
+    }
+    for theirs, own in pairs.items():
+        assert ours(theirs, rules) == f"backbone.lm.{own}" and released(f"backbone.lm.{own}", rules) == theirs
 
 
 def test_a_backbone_with_too_few_layers_is_refused() -> None:

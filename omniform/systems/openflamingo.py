@@ -80,7 +80,7 @@ def _layout(backbone: Decoder, repository: str) -> Layout:
             f"{LM}{trunk}.{norm}.": repository,
         },
         separate_rules={repository: _language_rules(backbone)},
-        architectures=("Flamingo",),
+        configured=False,
     )
 
 

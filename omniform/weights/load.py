@@ -49,7 +49,7 @@ def load_release(
     """The model of a system with the weights of a release, in evaluation mode.
 
     Args:
-        system: a slug, sized by the release's config.json; or a `System`, taken as it is.
+        system: a slug, sized by the release's config.json where it has one; or a `System`, taken as it is.
         where: folder or hub id of the release.
         separate: repository that holds weights the release leaves out -> local folder or another hub id.
         base: plain language model that the release holds differences to, and which are added to it
@@ -138,7 +138,7 @@ class _Source:
 def _open(system: System | str, folder: Path, separate: Mapping[str, Where]) -> _Release:
     given = index.system(system) if isinstance(system, str) else system
     held = _held(given, folder)
-    sized = isinstance(system, str)
+    sized = isinstance(system, str) and given.layout.configured
     config = _config(given, folder) if sized or (folder / "config.json").is_file() else {}
     if sized and _whose(given, config):
         _as_released(given, config, folder)  # says so before anything else is fetched

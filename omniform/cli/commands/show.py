@@ -117,10 +117,14 @@ def _stage(stage: Stage) -> str:
     def known(value: Any) -> str:
         return "undisclosed" if isinstance(value, Undisclosed) else f"{value}"
 
-    learns = [f"{item.part} {known(item.lr)}" for item in stage.learn]
+    learns = [f"{item.part}{_of(item.tokens)} {known(item.lr)}" for item in stage.learn]
     learns += [f"{stage.lora.part} by LoRA of rank {stage.lora.rank} {stage.lora.lr}"] if stage.lora else []
     length = f"steps {stage.steps:,}" if stage.steps else f"epochs {known(stage.epochs)}"
     return f"learns {', '.join(learns)}; {stage.data}, batch {known(stage.batch)}, {length}, {known(stage.schedule)}"
+
+
+def _of(tokens: tuple[str, ...]) -> str:
+    return f" (embeddings of {', '.join(tokens)})" if tokens else ""
 
 
 def _stamps(slug: str) -> dict[str, str]:

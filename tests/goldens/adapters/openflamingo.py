@@ -95,5 +95,6 @@ def language_config(lm: dict[str, Any]) -> dict[str, Any]:
     return {
         "model_type": "mpt", "d_model": lm["hidden"], "n_layers": lm.get("layers_override", lm["layers"]),
         "n_heads": lm["heads"], "vocab_size": lm["vocab"], "max_seq_len": lm["max_seq_len"],
-        "expansion_ratio": lm["mlp_ratio"], "attn_config": {"qk_ln": lm["attn_qk_ln"], "alibi": lm["alibi"]},
+        "expansion_ratio": lm.get("mlp_ratio", 4),
+        "attn_config": {"qk_ln": lm.get("attn_qk_ln", False), "alibi": lm.get("alibi", True)},
     }  # fmt: skip
