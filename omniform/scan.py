@@ -225,7 +225,7 @@ def _scan(
     steps, enter, leave, x = (_padded(t)[chunks.rows].transpose(0, 1) for t in (steps, enter, leave, steps * x))
     # a missing position has step 0: the state passes through it unchanged
     if len(chunks.counts) > 1:
-        added, _ = _run(x.new_zeros(x.shape[1], *decay.shape), steps, decay, enter, None, x)
+        added, _ = _run(x.new_zeros(x.shape[1], *decay.shape), steps, decay, enter, leave, x, reads=False)
         start = _starts(chunks, start, added, torch.exp(steps.sum(0)[..., None] * decay))
     end, y = _run(start, steps, decay, enter, leave, x)
     return torch.stack(y, 1).flatten(0, 1)[chunks.at], end[chunks.ends]
@@ -236,14 +236,15 @@ def _padded(x: Tensor) -> Tensor:
 
 
 def _run(
-    h: Tensor, steps: Tensor, decay: Tensor, enter: Tensor, leave: Tensor | None, x: Tensor
+    h: Tensor, steps: Tensor, decay: Tensor, enter: Tensor, leave: Tensor, x: Tensor, reads: bool = True
 ) -> tuple[Tensor, list[Tensor]]:
-    """The last state of all chunks, and their output at each step where `leave` is given."""
+    """The last state of all chunks, and their output at each step if asked for."""
     y = []
-    for i in range(len(steps)):
-        h = advance(h, steps[i], decay, enter[i], x[i])
-        if leave is not None:
-            y.append(read(h, leave[i]))
+    # unbound at once: the gradient of a single index is as large as the whole
+    for step, new, entering, leaving in zip(*(t.unbind() for t in (steps, x, enter, leave)), strict=True):
+        h = advance(h, step, decay, entering, new)
+        if reads:
+            y.append(read(h, leaving))
     return h, y
 
 

@@ -169,6 +169,16 @@ def test_a_plain_language_model_fills_it(tmp_path, theirs_is_called):
     assert all(torch.equal(ours[key], tensor) for key, tensor in lm.state_dict().items())
 
 
+def test_a_release_names_its_size():
+    def of(name):
+        return index.release("cobra", {"model": {"model_id": name}})
+
+    assert of("cobra+3b") == index.system("cobra")
+    assert of("cobra-siglip+3b") == index.system("cobra:siglip")
+    with pytest.raises(index.UnknownName, match="no model id of cobra named 'cobra-7b'; did you mean"):
+        of("cobra-7b")
+
+
 # --- cost ----------------------------------------------------------------------------------------------------------
 
 
