@@ -252,6 +252,9 @@ class Backbone(Part):
     """Key rules of the family's own public checkpoints."""
     model_type: ClassVar[str] = ""
     """transformers' name of the family, where its causal language model is what the module wraps."""
+    start_id: ClassVar[int | None] = None
+    """Token that a decoder begins with where an encoder reads the prompt, bidirectionally and apart from the answer.
+    Such a document is two nodes of the tree: the prompt, and below it this token and the answer. None: one sequence."""
 
     dim: int
     layers: int
@@ -269,6 +272,14 @@ class Backbone(Part):
     def attention_flops(self, queries: int, keys: int) -> int:
         """Forward FLOPs of attending `queries` positions to `keys` positions, all layers."""
         raise NotImplementedError
+
+    def read_flops(self, positions: int) -> int:
+        """Forward FLOPs of reading a prompt, up to the hidden state that the first token of the answer follows from."""
+        return positions * self.flops_per_position() + self.attention_flops(positions, positions)
+
+    def next_flops(self, prompt: int, answer: int = 0) -> int:
+        """Forward FLOPs of one more position after a prompt and `answer` tokens of the answer."""
+        return self.flops_per_position() + self.attention_flops(1, prompt + answer + 1)
 
     def head_flops(self) -> int:
         """Forward FLOPs of the logits of one position."""

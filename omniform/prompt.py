@@ -120,6 +120,7 @@ class Prompt:
         answer: template of the assistant's words, with `{text}`; learned as a whole.
         last_answer: template of the answer that ends a conversation, where it differs.
         tail: what follows an answer without being learned.
+        asked: what ends a prompt that a backbone reads apart from its answer.
         learn_header: whether the header is learned too.
         media: modality -> template of one medium, with `{media}`.
         always_learned: tokens that are predicted wherever they stand, also in user turns.
@@ -140,6 +141,7 @@ class Prompt:
     answer: str
     last_answer: str = ""
     tail: str = ""
+    asked: str = ""
     learn_header: bool = False
     media: Mapping[str, str] = FrozenMap()
     always_learned: tuple[str, ...] = ()
@@ -178,11 +180,32 @@ class Prompt:
             pieces.append(Piece(self.header))
         return [p for p in pieces if p.media is not None or p.text]
 
+    def render_apart(self, turns: Sequence[Turn]) -> tuple[list[Piece], list[Piece]]:
+        """The last answer apart from what precedes it, for backbones that read a prompt and answer apart.
+
+        The header belongs to the prompt; a conversation that does not end with the assistant has no answer yet.
+
+        Raises:
+            SpecError: as `render`, or an earlier answer is to be learned, too.
+        """
+        answered = bool(turns) and turns[-1].role == "assistant"
+        before = turns[:-1] if answered else turns
+        earlier = sum(turn.role == "assistant" and turn.learn for turn in before)
+        if answered and earlier:
+            raise SpecError(
+                f"{earlier + 1} answers of one conversation are to be learned, but a backbone that reads the prompt "
+                "apart learns one; give a document for each, with learn=False for the answers before it"
+            )
+        prompt = [Piece(p.text, p.media) for p in self.render(before, answer_next=True)]
+        prompt += [Piece(self.asked)] if self.asked else []
+        answer = self._answer(turns[-1], self.last_answer or self.answer) if answered else ()
+        return prompt, [p for p in answer if p.media is not None or p.text]
+
     def literals(self) -> list[str]:
         """The texts of all templates, without their placeholders."""
         templates = (
             self.system, self.system_turn, self.user, self.first_user, self.header, self.answer, self.last_answer,
-            self.tail, self.join.lead, self.join.between, *(self.join.around or ()), *self.media.values(),
+            self.tail, self.asked, self.join.lead, self.join.between, *(self.join.around or ()), *self.media.values(),
             *self.always_learned, *self.stop,
         )  # fmt: skip
         parts = (part for template in templates for part in _split(template))
@@ -217,8 +240,11 @@ class Prompt:
         yield from pieces
 
     def _assistant(self, turn: Turn, answer: str) -> Iterator[Piece]:
-        before, after = answer.split(TEXT)
         yield Piece(self.header, learn=self.learn_header and turn.learn)
+        yield from self._answer(turn, answer)
+
+    def _answer(self, turn: Turn, answer: str) -> Iterator[Piece]:
+        before, after = answer.split(TEXT)
         yield Piece(before, learn=turn.learn)
         for content in turn.content:
             yield from (Piece(p.text, p.media, learn=turn.learn) for p in self._one(content))

@@ -49,7 +49,7 @@ def prefill_flops(system: System, media: Media, text_positions: int) -> dict[str
         rows[name] = rows.get(name, 0) + plan.positions
         length += entry.positions(plan)
     backbone = system.backbone
-    read = length * backbone.flops_per_position() + backbone.attention_flops(length, length)
+    read = backbone.read_flops(length)
     return {**found, **fusion_flops(system, length, rows), "backbone": read + backbone.head_flops()}
 
 
@@ -68,7 +68,7 @@ def decode_flops(system: System, positions: int) -> int:
     """FLOPs of one more token after `positions` positions in the cache; rows of media out of sequence not counted."""
     backbone = system.backbone
     own = sum(fusion_flops(system, 1, FrozenMap()).values())
-    return own + backbone.flops_per_position() + backbone.attention_flops(1, positions + 1) + backbone.head_flops()
+    return own + backbone.next_flops(positions) + backbone.head_flops()
 
 
 def kv_cache_bytes(system: System, positions: int, dtype_bytes: int = 2) -> int:

@@ -50,7 +50,16 @@ def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
     Args:
         load: reads the views of a medium; called once for each medium of a trunk.
         trees: share trunks. Without, every sample stands alone (backbones whose `trees` is False).
+
+    Raises:
+        ValueError: trunks are to be shared by samples whose prompt an encoder reads as a whole.
     """
+    apart = next((s for s in samples if s.prompt), None)
+    if trees and apart is not None:
+        raise ValueError(
+            f"document {apart.id or '(unnamed)'}: its prompt of {apart.prompt} positions is read apart from its answer "
+            "and shares no trunk; pack with trees=False, as the backbone's `trees` says"
+        )
     draft = _Draft()
     for members in _families(samples, trees):
         _add_family(draft, members)
@@ -97,7 +106,10 @@ def _add_family(draft: _Draft, samples: list[Sample]) -> None:
             _add_family(draft, [sample])
         return
     start = draft.length
-    root = draft.node(first.ids[:trunk], first.positions[:trunk])
+    cut = first.prompt or trunk
+    root = draft.node(first.ids[:cut], first.positions[:cut])
+    if first.prompt:
+        draft.node(first.ids[cut:], first.positions[cut:], root)
     for item in first.media:
         draft.media.setdefault(item.modality, []).append(item.moved(start))
     counts = np.sum([s.learn[:trunk] for s in samples], axis=0)

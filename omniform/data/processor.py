@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Self
 
@@ -69,6 +69,7 @@ class Sample:
         media: media in order.
         truncated: ids cut off at the end.
         ordinals: position ids; positions after them, or all without, are counted on.
+        prompt: leading positions that an encoder reads; 0 where prompt and answer are one sequence.
     """
 
     ids: Ids
@@ -77,6 +78,7 @@ class Sample:
     id: str = ""
     truncated: int = 0
     ordinals: Ids | None = None
+    prompt: int = 0
 
     @property
     def positions(self) -> Ids:
@@ -102,10 +104,15 @@ class Sample:
         """At most `length` positions; words are cut at the end, media never.
 
         Raises:
-            TooLong: media rows lie beyond the limit.
+            TooLong: media rows lie beyond the limit, or a prompt that an encoder reads leaves nothing of it.
         """
         if len(self) <= length:
             return self
+        if self.prompt >= length:
+            raise TooLong(
+                f"document {self.id or '(unnamed)'}: its prompt takes {self.prompt} positions, which leaves none of "
+                f"{length} for an answer; raise max_positions, or shorten its text"
+            )
         last = max((item.last for item in self.media), default=-1)
         if last >= length:
             raise TooLong(
@@ -162,24 +169,44 @@ class Processor:
             MediaError: a medium cannot be read.
         """
         prompt = prompt or self.system.prompt
-        pieces = prompt.render(document.turns(), answer_next=answer_next)
-        draft = _Draft()
+        draft, read = _Draft(), 0
+        add = partial(self._add, draft, media=document.media, piecewise=prompt.piecewise, views=views or {})
         if prompt.bos and self.tokenizer.bos_id is not None:
             draft.add([self.tokenizer.bos_id], [False])
-        for is_text, members in groupby(pieces, key=lambda p: p.media is None):
-            if is_text:
-                for part in ((m,) for m in members) if prompt.piecewise else (tuple(members),):
-                    draft.add(*self._encode(part))
-            else:
-                for piece in members:
-                    self._add_media(draft, document.media, piece.media or 0, views or {})
+        start = self.system.backbone.start_id
+        if start is None:
+            add(prompt.render(document.turns(), answer_next=answer_next))
+        else:
+            asked, answer = prompt.render_apart(document.turns())
+            add(asked)
+            read = len(draft.ids)
+            draft.add([start], [False])
+            add(answer)
         ids = np.asarray(draft.ids, dtype=np.int64)
         learn = np.asarray(draft.learn, dtype=np.bool_)
         if prompt.always_learned:
-            learn |= np.isin(ids, [self.tokenizer.id_of(t) for t in prompt.always_learned])
+            learn[read:] |= np.isin(ids[read:], [self.tokenizer.id_of(t) for t in prompt.always_learned])
             for item in draft.media:
                 learn[item.at] = False
-        return Sample(ids, learn, tuple(draft.media), document.id, ordinals=np.asarray(draft.positions, dtype=np.int64))
+        ordinals = np.asarray(draft.positions, dtype=np.int64)
+        return Sample(ids, learn, tuple(draft.media), document.id, ordinals=ordinals, prompt=read)
+
+    def _add(
+        self,
+        draft: _Draft,
+        pieces: Sequence[Piece],
+        *,
+        media: tuple[Media, ...],
+        piecewise: bool,
+        views: Mapping[str, Views],
+    ) -> None:
+        for is_text, members in groupby(pieces, key=lambda p: p.media is None):
+            if is_text:
+                for part in ((m,) for m in members) if piecewise else (tuple(members),):
+                    draft.add(*self._encode(part))
+            else:
+                for piece in members:
+                    self._add_media(draft, media, piece.media or 0, views)
 
     def _add_media(self, draft: _Draft, media: tuple[Media, ...], number: int, own: Mapping[str, Views]) -> None:
         item = media[number]

@@ -20,6 +20,8 @@ class EvaVit(Vit):
 
     Attributes:
         keep_class: whether the class token stands before the patches; there is no map then.
+        key_bias: whether the weights hold a bias of keys beside the others, as transformers' do: it is zero there, and
+            changes nothing.
         trained_image: side of the view whose positions the weights hold; for others they are interpolated bicubically.
     """
 
@@ -37,6 +39,7 @@ class EvaVit(Vit):
     feature_layer: int = -1
     post_norm: bool = False
     keep_class: bool = True
+    key_bias: bool = False
     trained_image: int | None = None
 
     def __post_init__(self) -> None:
@@ -54,7 +57,7 @@ class EvaVit(Vit):
         return (rows * columns + 1,) if self.keep_class else (rows, columns)
 
     def layer_params(self) -> int:
-        return super().layer_params() - self.width  # keys have no bias
+        return super().layer_params() - (0 if self.key_bias else self.width)
 
     def num_params(self) -> int:
         d = self.width

@@ -64,18 +64,21 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention of one fused projection; queries and values have a bias, keys none."""
+    """Multi-head attention of one fused projection; queries and values have a bias, keys none of effect."""
 
     def __init__(self, spec: EvaVit) -> None:
         super().__init__()
-        self.qkv = nn.Linear(spec.width, 3 * spec.width, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(spec.width))
-        self.v_bias = nn.Parameter(torch.zeros(spec.width))
+        self.qkv = nn.Linear(spec.width, 3 * spec.width, bias=spec.key_bias)
+        if not spec.key_bias:
+            self.q_bias = nn.Parameter(torch.zeros(spec.width))
+            self.v_bias = nn.Parameter(torch.zeros(spec.width))
         self.proj = nn.Linear(spec.width, spec.width)
         self.heads = spec.heads
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        bias = self.qkv.bias
+        if bias is None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         projected = F.linear(x, self.qkv.weight, bias).chunk(3, dim=2)
         query, key, value = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in projected)
         return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))

@@ -91,7 +91,12 @@ class Chat:
 
 
 def common_length(kept: Sample, new: Sample) -> int:
-    """Leading positions that two samples share; the new one keeps at least one of its own, and media stay whole."""
+    """Leading positions that two samples share; the new one keeps at least one of its own, and media stay whole.
+
+    A prompt that an encoder reads is another one as soon as a word follows it: nothing is shared.
+    """
+    if kept.prompt or new.prompt:
+        return 0
     length = min(len(kept), len(new) - 1)
     differs = np.flatnonzero(kept.ids[:length] != new.ids[:length])
     length = int(differs[0]) if len(differs) else length

@@ -46,15 +46,19 @@ def adapter(slug: str) -> Any:
     return importlib.import_module(f".adapters.{name}", __package__)
 
 
+MASKS = ("attention_mask", "decoder_attention_mask")
+"""Where rows of what was recorded are real; an encoder-decoder has one for each of its halves."""
+
+
 def tensor_lines(golden: Golden, results: Mapping[str, Any]) -> list[Line]:
-    """Compare tensors, where the attention mask is 1."""
-    mask = golden.expected.get("attention_mask", results.get("attention_mask"))
-    if mask is None:
-        mask = golden.inputs.get("attention_mask")
+    """Compare tensors, where the attention mask of their rows and length is 1."""
+    known = (golden.expected, results, golden.inputs)
+    found = [next((held[n] for held in known if n in held), None) for n in MASKS]
+    masks = {mask.shape: mask for mask in reversed(found) if mask is not None}
     lines = []
     for name, wanted in sorted(golden.expected.items()):
         if name in results:
-            own = None if name == "attention_mask" else mask
+            own = None if name in MASKS else masks.get(wanted.shape[:2])
             lines.append(tensor_line(f"out.{name}", results[name], wanted, own))
         else:
             lines.append(Line(f"out.{name}", math.inf, "not computed"))

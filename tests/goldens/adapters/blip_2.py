@@ -1,4 +1,4 @@
-"""BLIP-2 on OPT: the whole model, the Q-Former's objectives before it meets one, stretched positions.
+"""BLIP-2 on OPT and on Flan-T5: the whole model, the Q-Former's objectives before it meets one, stretched positions.
 
 Golden configurations carry the original's own names; here they are turned into those of a release's config.json.
 """
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniform import index
-from omniform.batch import Features, Tree
+from omniform.batch import Features, Node, Tree
 from omniform.connectors.qformer import QFormer
 from omniform.connectors.qformer_objectives_module import QFormerObjectives
 from omniform.encoders.image_module import square_positions
@@ -47,6 +47,8 @@ def whole(golden: Golden) -> dict[str, Tensor]:
     model = build(index.release(golden.slug, _config(golden.config)), golden.params)
     stream = model.stream("image")
     features = stream.encoder(golden.inputs["image"])
+    if "text_out_ids" in golden.inputs:
+        return answered_apart(golden, model, stream.connector(features).values)
     normed = stream.connector.norm(features.values)
     read = stream.connector.read(normed)
     rows = stream.connector(features).values
@@ -65,10 +67,32 @@ def whole(golden: Golden) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
+def answered_apart(golden: Golden, model: Any, rows: Tensor) -> dict[str, Tensor]:
+    """An encoder reads pictures and words, a decoder answers: all documents in one packed sequence."""
+    words, answers = golden.inputs["text_in_ids"], golden.inputs["text_out_ids"]
+    kept = torch.cat([torch.ones(rows.shape[:2], dtype=torch.bool), golden.inputs["text_in_mask"].bool()], dim=1)
+    said = golden.inputs["text_out_mask"].bool()
+    start = torch.full_like(answers[:, :1], model.system.backbone.start_id)
+    embeds = torch.cat([rows, model.backbone.embed(words)], dim=1)
+    given = model.backbone.embed(torch.cat([start, answers[:, :-1]], dim=1))
+    flat, nodes = [], list[Node]()
+    for row in range(len(words)):
+        flat += [embeds[row, kept[row]], given[row, said[row]]]
+        begin = nodes[-1].stop if nodes else 0
+        end = begin + len(flat[-2])
+        nodes += [Node(begin, end), Node(end, end + len(flat[-1]), len(nodes))]
+    tree = Tree(tuple(nodes))
+    hidden = model.backbone(torch.cat(flat), tree.depth, tree)
+    decoded = torch.cat([hidden[n.start : n.stop] for n in nodes if n.parent >= 0])
+    logits, labels = padded(model.backbone.logits(decoded), said), answers.masked_fill(~said, IGNORED)
+    return {
+        "attention_mask": kept.long(), "decoder_attention_mask": said.long(), "inputs_embeds": embeds,
+        "labels": labels, "logits": logits, "loss": F.cross_entropy(logits[said], labels[said]),
+    }  # fmt: skip
+
+
 def _config(config: dict[str, Any]) -> dict[str, Any]:
-    vit, former, lm = config["vit"], config["qformer"], config["lm"]
-    if lm.get("type", "opt") != "opt":
-        raise ValueError(f"a golden of BLIP-2 on {lm['type']}; only the sizes on OPT are here")
+    vit, former = config["vit"], config["qformer"]
     return {
         "vision_config": {
             "hidden_size": vit["embed_dim"], "num_hidden_layers": vit["depth"], "image_size": vit["img_size"],
@@ -80,11 +104,22 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
             "num_attention_heads": former["heads"], "intermediate_size": former["inter"],
             "cross_attention_frequency": former["cross_attention_freq"], "layer_norm_eps": former["layer_norm_eps"],
         },
-        "text_config": {
-            "hidden_size": lm["hidden"], "num_hidden_layers": lm["layers"], "num_attention_heads": lm["heads"],
-            "ffn_dim": lm["ffn"], "vocab_size": lm["vocab"], "max_position_embeddings": lm["max_pos"],
-        },
+        "text_config": _language(config["lm"]),
         "num_query_tokens": former["num_query_token"],
+    }  # fmt: skip
+
+
+def _language(lm: dict[str, Any]) -> dict[str, Any]:
+    if lm.get("type", "opt") == "t5":
+        return {
+            "model_type": "t5", "d_model": lm["d_model"], "d_kv": lm["d_kv"], "d_ff": lm["d_ff"],
+            "num_layers": lm["layers"], "num_heads": lm["heads"], "vocab_size": lm["vocab"],
+            "relative_attention_num_buckets": lm["rel_buckets"],
+            "relative_attention_max_distance": lm["rel_max_distance"], "dense_act_fn": "gelu",
+        }  # fmt: skip
+    return {
+        "hidden_size": lm["hidden"], "num_hidden_layers": lm["layers"], "num_attention_heads": lm["heads"],
+        "ffn_dim": lm["ffn"], "vocab_size": lm["vocab"], "max_position_embeddings": lm["max_pos"],
     }  # fmt: skip
 
 
