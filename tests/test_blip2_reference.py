@@ -1,18 +1,19 @@
-"""BLIP-2 on OPT gives the numbers of transformers' class, weights carried over by name; its Q-Former reads text."""
+"""BLIP-2 gives the numbers of transformers' class, weights read in its layout; its Q-Former reads text."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
 from omniform import index
-from omniform.batch import Batch, Features, MediaBatch, Tree
+from omniform.batch import Batch, Features, MediaBatch, Node, Tree
 from omniform.connectors.qformer import QFormer
 from omniform.connectors.qformer_objectives_module import QFormerObjectives, other
 from omniform.encoders.eva_vit import EVA_G_224, EVA_G_364, EvaVit
@@ -20,28 +21,25 @@ from omniform.geometry import MediaSize, SpecError
 from omniform.model import Lmm
 from omniform.prompt import Turn
 from omniform.spec import System
+from omniform.verify.layout import difference
+from omniform.weights.layout import Place
+from omniform.weights.load import load_release
 
 QUERIES, IMAGE = 5, 51
-# our name -> theirs, inside the model
-NAMES = (
-    (r"inputs\.image\.connector\.bert\.embeddings\.LayerNorm", "qformer.layernorm"),
-    (r"inputs\.image\.connector\.bert\.(.*attention)\.self", r"qformer.\1.attention"),
-    (r"inputs\.image\.connector\.bert", "qformer"),
-    (r"inputs\.image\.connector\.norm", "vision_model.post_layernorm"),
-    (r"inputs\.image\.connector\.proj", "language_projection"),
-    (r"inputs\.image\.connector\.query_tokens", "query_tokens"),
-    (r"inputs\.image\.encoder\.cls_token", "vision_model.embeddings.class_embedding"),
-    (r"inputs\.image\.encoder\.pos_embed", "vision_model.embeddings.position_embedding"),
-    (r"inputs\.image\.encoder\.patch_embed\.proj", "vision_model.embeddings.patch_embedding"),
-    (r"inputs\.image\.encoder\.blocks\.(\d+)\.norm(\d)", r"vision_model.encoder.layers.\1.layer_norm\2"),
-    (r"inputs\.image\.encoder\.blocks\.(\d+)\.attn\.proj", r"vision_model.encoder.layers.\1.self_attn.projection"),
-    (r"inputs\.image\.encoder\.blocks\.(\d+)\.attn\.qkv", r"vision_model.encoder.layers.\1.self_attn.qkv"),
-    (r"inputs\.image\.encoder\.blocks\.(\d+)\.mlp", r"vision_model.encoder.layers.\1.mlp"),
-    (r"backbone\.lm", "language_model"),
-)
+LANGUAGE = {
+    "opt": {
+        "model_type": "opt", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48,
+        "vocab_size": 52, "max_position_embeddings": 64, "word_embed_proj_dim": 32,
+    },
+    "t5": {
+        "model_type": "t5", "d_model": 32, "num_layers": 2, "num_heads": 4, "d_kv": 6, "d_ff": 48, "vocab_size": 52,
+        "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16, "dense_act_fn": "gelu",
+        "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0,
+    },
+}  # fmt: skip
 
 
-def theirs() -> Any:
+def theirs(language: str) -> Any:
     config = Blip2Config(
         vision_config={
             "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
@@ -51,15 +49,14 @@ def theirs() -> Any:
             "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
             "encoder_hidden_size": 24, "cross_attention_frequency": 2,
         },
-        text_config={
-            "model_type": "opt", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48,
-            "vocab_size": 52, "max_position_embeddings": 64, "word_embed_proj_dim": 32,
-        },
+        text_config=LANGUAGE[language],
         num_query_tokens=QUERIES,
         image_token_index=IMAGE,
     )  # fmt: skip
     torch.manual_seed(0)
-    model = Blip2ForConditionalGeneration(config).eval()
+    model: Any = Blip2ForConditionalGeneration(config).eval()
+    if language == "t5":  # as in the releases
+        model.language_model.lm_head.weight = torch.nn.Parameter(torch.empty(52, 32))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2 + ("norm" in name.lower() and name.endswith("weight")))
@@ -69,46 +66,75 @@ def theirs() -> Any:
     return model
 
 
-def carried(system: System, weights: Mapping[str, Tensor]) -> Lmm:
-    """Our model with transformers' weights."""
-    model: Lmm = system.build().eval()
-    state = {}
-    for name in model.state_dict():
-        bias = re.fullmatch(r"inputs\.image\.encoder\.blocks\.(\d+)\.attn\.([qv])_bias", name)
-        if bias:
-            fused = weights[f"vision_model.encoder.layers.{bias[1]}.self_attn.qkv.bias"].chunk(3)
-            state[name] = fused[0 if bias[2] == "q" else 2]
-            continue
-        pattern, name_there = next((a, b) for a, b in NAMES if re.match(a, name))
-        state[name] = weights[re.sub(pattern, name_there, name, count=1)]
-    model.load_state_dict(state)
+def read(reference: Any, folder: Path) -> Lmm:
+    """Our model with the weights of transformers', from files."""
+    names = Blip2Config.to_dict(reference.config)
+    write = {**names, "architectures": ["Blip2ForConditionalGeneration"]}
+    (folder / "config.json").write_text(json.dumps(write, default=str))
+    state = {key: tensor.clone() for key, tensor in reference.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    model: Lmm = load_release("blip-2", folder)
     return model
 
 
+def pictures(system: System, pixels: Tensor, starts: list[int]) -> MediaBatch:
+    """Each picture at the start of its document."""
+    plan = system.plan("image", MediaSize(width=16, height=16))
+    at = torch.cat([torch.arange(QUERIES) + start for start in starts])
+    return MediaBatch(tuple(pixels[:, None]), (plan,) * len(pixels), at)
+
+
 @torch.no_grad()
-def test_the_whole_model_equals_transformers() -> None:
-    reference = theirs()
-    system = index.release("blip-2", reference.config.to_dict())
-    model = carried(system, reference.state_dict())
+def test_on_opt_the_whole_model_equals_transformers(tmp_path: Path) -> None:
+    reference = theirs("opt")
+    model = read(reference, tmp_path)
     pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     words = torch.randint(3, 50, (2, 6))
     words[:, 0] = 2
     rows = torch.cat([torch.full((2, QUERIES), IMAGE), words], dim=1)
     wanted = reference(
-        pixel_values=model.inputs["image"].encoder.normalise(pixels),
-        input_ids=rows,
-        attention_mask=torch.ones_like(rows),
+        pixel_values=model.part("image.encoder").normalise(pixels), input_ids=rows, attention_mask=torch.ones_like(rows)
     )
-    plan = system.plan("image", MediaSize(width=16, height=16))
     length = rows.shape[1]
-    at = torch.cat([torch.arange(QUERIES) + row * length for row in range(2)])
-    media = MediaBatch(tuple(pixels[:, None]), (plan, plan), at)
+    media = pictures(model.system, pixels, [0, length])
     places = torch.arange(length).repeat(2)
     hidden = model.hidden(Batch(rows.flatten(), places, Tree.of([length, length]), {"image": media}, documents=2))
     got = model.backbone.logits(hidden).view_as(wanted.logits)
     assert float((got - wanted.logits).abs().max() / wanted.logits.abs().max()) < 1e-5
-    queries = model.inputs["image"].connector.read(wanted.vision_outputs.last_hidden_state)
+    queries = model.part("image.connector").read(wanted.vision_outputs.last_hidden_state)
     assert torch.allclose(queries, wanted.qformer_outputs.last_hidden_state, atol=1e-5)
+
+
+@torch.no_grad()
+def test_on_t5_the_whole_model_equals_transformers(tmp_path: Path) -> None:
+    reference = theirs("t5")
+    model = read(reference, tmp_path)
+    assert model.system.prompt == index.system("blip-2:flan-t5-xl").prompt
+    pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    words, answers = torch.randint(3, 50, (2, 6)), torch.randint(3, 50, (2, 4))
+    rows = torch.cat([torch.full((2, QUERIES), IMAGE), words], dim=1)
+    normal = model.part("image.encoder").normalise(pixels)
+    wanted = reference(
+        pixel_values=normal, input_ids=rows, attention_mask=torch.ones_like(rows), decoder_input_ids=answers
+    )
+    asked, said = rows.shape[1], answers.shape[1]
+    n = asked + said
+    tree = Tree((Node(0, asked), Node(asked, n, 0), Node(n, n + asked), Node(n + asked, 2 * n, 2)))
+    ids = torch.cat([rows, answers], dim=1).flatten()
+    batch = Batch(ids, tree.depth, tree, {"image": pictures(model.system, pixels, [0, n])}, documents=2)
+    got = model.backbone.logits(model.hidden(batch)).view(2, n, -1)[:, asked:]
+    assert float((got - wanted.logits).abs().max() / wanted.logits.abs().max()) < 1e-5
+
+
+def test_ported_sizes_hold_what_transformers_holds() -> None:
+    """Every key and shape of transformers' class at full size, both ways."""
+    for name, family in (("hf-opt-2.7b", "opt"), ("hf-flan-t5-xl", "t5")):
+        system = index.system(f"blip-2:{name}")
+        backbone: Any = system.backbone
+        config = Blip2Config(text_config={"model_type": family, **backbone.config()})
+        with torch.device("meta"):
+            held = Blip2ForConditionalGeneration(config).state_dict()
+        assert not difference(system, {Place(key): tuple(t.shape) for key, t in held.items()}).size, name
 
 
 def test_a_release_sizes_the_system() -> None:

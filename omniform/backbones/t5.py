@@ -41,7 +41,6 @@ class T5(Backbone):
     """
 
     implementation = "omniform.backbones.t5_module:T5Module"
-    model_type: ClassVar[str] = "t5"
     keys: ClassVar[Mapping[str, str]] = KEYS
     fixed: ClassVar[Mapping[str, Any]] = FrozenMap(
         feed_forward_proj="gated-gelu", decoder_start_token_id=0, is_encoder_decoder=True, tie_word_embeddings=False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +76,7 @@ class ReachingAttention(T5Attention):
 class UntiedT5(T5ForConditionalGeneration):
     """T5 1.1: the output head is a matrix of its own, which transformers 5 would tie to the embedding."""
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {
+    _tied_weights_keys = {  # noqa: RUF012 - as transformers declares it
         "encoder.embed_tokens.weight": "shared.weight",
         "decoder.embed_tokens.weight": "shared.weight",
     }

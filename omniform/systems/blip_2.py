@@ -203,9 +203,9 @@ def from_release(config: Mapping[str, Any]) -> System:
     }  # fmt: skip
     is_ported = "Blip2ForConditionalGeneration" in (config.get("architectures") or ())
     text: Mapping[str, Any] = config["text_config"]
-    size = SYSTEM.variant("flan-t5-xl") if text.get("model_type") == T5.model_type else SYSTEM
-    encoder = image.encoder.but(**_said(config.get("vision_config", {}), vision), key_bias=is_ported)
-    connector = image.connector.but(
+    size = SYSTEM.variant("flan-t5-xl") if text.get("model_type") == "t5" else SYSTEM
+    encoder: Any = image.encoder.but(**_said(config.get("vision_config", {}), vision), key_bias=is_ported)
+    connector: Any = image.connector.but(
         **_said(config, {"positions": "num_query_tokens"}), **_said(config.get("qformer_config", {}), former)
     )
     layout = replace(PORT, rules=ported_rules(encoder.layers, connector.layers)) if is_ported else size.layout

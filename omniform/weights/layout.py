@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 from omniform.index import names
@@ -69,21 +70,34 @@ class Place(NamedTuple):
 
 def rules_of(system: System) -> Rules:
     """Rules between the release's keys and ours."""
-    return tuple(rule for a, b in system.layout.rules for rule in _behind(system, a, b))
+    return _composed(system.layout.rules, _encoders(system))
 
 
 def separate_rules(system: System, prefix: str) -> Rules:
     """Rules between the keys of the other repository that holds the weights under `prefix` (ours), and ours."""
     own = system.layout.separate_rules.get(system.layout.separate.get(prefix, ""))
-    return _behind(system, "", prefix) if own is None else own
+    return _composed((("", prefix),), _encoders(system)) if own is None else own
 
 
-def _behind(system: System, released: str, ours: str) -> Rules:
+Encoders: TypeAlias = tuple[tuple[str, Encoder], ...]
+"""Our prefix of each encoder."""
+
+
+def _encoders(system: System) -> Encoders:
+    entries = system.inputs.items()
+    return tuple((f"inputs.{m}.encoder.", entry.encoder) for m, entry in entries if isinstance(entry, Continuous))
+
+
+@cache  # asked for every key; a rule for each layer makes hundreds
+def _composed(rules: Rules, encoders: Encoders) -> Rules:
+    return tuple(rule for a, b in rules for rule in _behind(encoders, a, b))
+
+
+def _behind(encoders: Encoders, released: str, ours: str) -> Rules:
     """One rule, with the encoder family's rules composed behind it where it leads to an encoder or to one inside it."""
-    for modality, entry in system.inputs.items():
-        prefix = f"inputs.{modality}.encoder."
-        if isinstance(entry, Continuous) and ours.startswith(prefix):
-            encoder = _inside(entry.encoder, ours.removeprefix(prefix))
+    for prefix, whole in encoders:
+        if ours.startswith(prefix):
+            encoder = _inside(whole, ours.removeprefix(prefix))
             if encoder is not None:
                 return tuple((released + a, ours + b) for a, b in encoder.released)
     return ((released, ours),)

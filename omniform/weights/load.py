@@ -140,10 +140,10 @@ def _open(system: System | str, folder: Path, separate: Mapping[str, Where]) -> 
     held = _held(given, folder)
     sized = isinstance(system, str) and given.layout.configured
     config = _config(given, folder) if sized or (folder / "config.json").is_file() else {}
-    if sized and _whose(given, config):
-        _as_released(given, config, folder)  # says so before anything else is fetched
-    repositories = _repositories(given, config, separate)
-    others, vision = _others(given, folder, held, repositories, separate)
+    # the layout may depend on the release; and an error comes before anything else is fetched
+    shaped = _as_released(given, config, folder) if sized else given
+    repositories = _repositories(shaped, config, separate)
+    others, vision = _others(shaped, folder, held, repositories, separate)
     if sized:
         given = _as_released(given, {**config, **({"vision_config": vision} if vision else {})}, folder)
     return _Release(given, folder, config, held, repositories, others)
