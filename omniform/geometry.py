@@ -7,6 +7,7 @@ Sizes are (height, width) everywhere except `MediaSize`, which names its axes; a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, TypeAlias
@@ -263,3 +264,34 @@ def vit_flops(tokens: int, layers: int, dim: int, mlp_dim: int) -> int:
     """Forward FLOPs of a plain pre-norm transformer encoder."""
     per_token = 2 * (4 * dim * dim + 2 * dim * mlp_dim)
     return layers * (tokens * per_token + 4 * tokens * tokens * dim)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a views strategy must know of the encoder and connector it feeds.
+
+    Attributes:
+        size: (height, width) of a view.
+        mean_rgb: 8-bit mean colour, for padding.
+        cells: view size -> cells after the encoder and the connector.
+        rate: samples a second, where the encoder hears.
+    """
+
+    size: Hw
+    mean_rgb: Rgb
+    cells: Callable[[Hw], Grid]
+    rate: int = 0
+
+    def map(self, what: str) -> Hw:
+        """Cells of one view, where they must form a two-dimensional map.
+
+        Raises:
+            SpecError: the connector gives a list of positions, not a map.
+        """
+        grid = self.cells(self.size)
+        if len(grid) != 2:
+            raise SpecError(
+                f"{what} lays feature maps out in rows and columns, but the connector gives {flat_rows(grid)} "
+                "positions without a map; use views 'Fixed', or a connector that keeps the map (Linear, Mlp)"
+            )
+        return grid[0], grid[1]

@@ -13,7 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-from omniform.geometry import Grid, Hw, MediaSize, Plan, Rgb, SpecError, conv1d_flops, conv_flops, flat_rows, vit_flops
+from omniform.geometry import (
+    Grid,
+    Hw,
+    MediaSize,
+    Plan,
+    Rgb,
+    Sight,
+    SpecError,
+    conv1d_flops,
+    conv_flops,
+    flat_rows,
+    vit_flops,
+)
 from omniform.index import resolve
 
 Shrunk = Literal["tiny", "nano"]
@@ -148,37 +160,6 @@ class Connector(Part):
     def flops(self, grid: Grid, in_dim: int, out_dim: int) -> int:
         """Forward FLOPs for one view; exact for connectors whose parameters act once per output cell."""
         return 2 * flat_rows(self.cells(grid)) * self.num_params(in_dim, out_dim)
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What a views strategy must know of the encoder and connector it feeds.
-
-    Attributes:
-        size: (height, width) of a view.
-        mean_rgb: 8-bit mean colour, for padding.
-        cells: view size -> cells after the encoder and the connector.
-        rate: samples a second, where the encoder hears.
-    """
-
-    size: Hw
-    mean_rgb: Rgb
-    cells: Callable[[Hw], Grid]
-    rate: int = 0
-
-    def map(self, what: str) -> Hw:
-        """Cells of one view, where they must form a two-dimensional map.
-
-        Raises:
-            SpecError: the connector gives a list of positions, not a map.
-        """
-        grid = self.cells(self.size)
-        if len(grid) != 2:
-            raise SpecError(
-                f"{what} lays feature maps out in rows and columns, but the connector gives {flat_rows(grid)} "
-                "positions without a map; use views 'Fixed', or a connector that keeps the map (Linear, Mlp)"
-            )
-        return grid[0], grid[1]
 
 
 @dataclass(frozen=True, kw_only=True)
