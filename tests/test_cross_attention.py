@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import releases
 import torch
@@ -23,6 +25,9 @@ from omniform.fusion.gated_cross_attention import GatedCrossAttention
 from omniform.fusion.gated_cross_attention_module import Attention
 from omniform.fusion.seen_module import Seen
 from omniform.geometry import SpecError
+from omniform.inference.chat import Chat
+from omniform.inference.engine import Engine
+from omniform.inference.sampling import GenerationConfig
 from omniform.spec import Learn
 from omniform.training.freeze import start_learning, stop_learning
 from omniform.training.optimizer import make_optimizer
@@ -210,6 +215,51 @@ def test_another_picture_moves_nothing_but_what_follows_it(setup: Setup) -> None
     moved = (before - after).abs().amax(1)
     start = sample.media[1].first
     assert moved[:start].max() == 0 and moved[start : len(sample)].min() > 0 and moved[len(sample) :].max() == 0
+
+
+# --- decoding ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine(setup: Setup) -> Engine:
+    """Weights large enough that answers depend on pictures."""
+    model = copy.deepcopy(setup.model)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return Engine(model, setup.processor)
+
+
+def test_answers_equal_the_whole_document_read_again(engine: Engine) -> None:
+    """Every token is the most likely one where the document with the answer so far is read without a cache."""
+    questions = [Document(d.segments[:-1], id=d.id) for d in pages()]
+    answers = engine.generate(questions, GenerationConfig(max_new_tokens=6, min_new_tokens=6))
+    assert len({answer.tokens for answer in answers}) > 1
+    for number, answer in enumerate(answers):
+        sample = engine.sample(questions[number])
+        ids = np.concatenate([sample.ids, answer.tokens[:-1]])
+        whole = replace(sample, ids=ids, learn=np.zeros(len(ids), bool))
+        with torch.no_grad():
+            hidden = engine.model.hidden(pack([whole], engine.load))
+        log_probs = engine.model.backbone.logits(hidden[-6:]).log_softmax(-1)
+        chosen = log_probs[torch.arange(6), torch.tensor(answer.tokens)]
+        assert chosen.tolist() == pytest.approx(answer.log_probs, abs=1e-4)
+
+
+def test_a_conversation_sees_its_last_picture(engine: Engine) -> None:
+    config = GenerationConfig(max_new_tokens=5, min_new_tokens=5)
+    chat = Chat(engine, config)
+    for words, picture in (("what is it?", RED), ("and now?", None), ("and this?", BLUE), ("sure?", None)):
+        media = () if picture is None else (seen(picture),)
+        asked = Document((*chat.document.segments, *media, Text(words)))
+        answer = chat.ask(words, **({} if picture is None else {"image": picture}))
+        (scratch,) = engine.generate([asked], config)
+        assert answer.tokens == scratch.tokens
+        assert answer.log_probs == pytest.approx(scratch.log_probs, abs=1e-5)
+    first = [Document((seen(picture), Text("what is it?"))) for picture in (RED, GREEN)]
+    one, two = engine.generate(first, config)
+    assert one.log_probs != pytest.approx(two.log_probs, abs=1e-3)
 
 
 # --- tokens that learn -------------------------------------------------------------------------------------------
