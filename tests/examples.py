@@ -9,6 +9,7 @@ from omniform.connectors.c_abstractor import CAbstractor
 from omniform.connectors.d_abstractor import DAbstractor
 from omniform.connectors.downsample_mlp import DownsampleMlp
 from omniform.connectors.fused_mlp import FusedMlp
+from omniform.connectors.ldp_v2 import FusedLdpV2, LdpV2
 from omniform.connectors.linear import Linear
 from omniform.connectors.mlp import Mlp
 from omniform.connectors.mof_mlp import MofMlp
@@ -99,6 +100,8 @@ CONNECTORS: tuple[Connector, ...] = (
     PerceiverResampler(positions=3, layers=2, heads=2, head_dim=5),
     PerceiverResampler(positions=4, layers=1, heads=3, head_dim=4, mlp_ratio=2),
     FusedMlp(),
+    LdpV2(side=4),
+    FusedLdpV2(side=3, expand=2),
 )
 ENCODERS: tuple[Encoder, ...] = (
     CLIP,

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from omniform import index
 from omniform.batch import Features
 from omniform.connectors.downsample_mlp import DownsampleMlp
+from omniform.connectors.ldp_v2 import FusedLdpV2, LdpV2
 from omniform.connectors.linear import Linear
 from omniform.connectors.mlp import Mlp
 from omniform.connectors.mof_mlp import MofMlp
@@ -187,6 +188,13 @@ def test_interleaving_equals_the_original() -> None:
     keys = {"connector._connector.clip.": "branches.0.layers.", "connector._connector.dinov2.": "branches.1.layers."}
     sizes = {"in_dim": 20, "out_dim": 24, "others": (20,)}
     compare(MofMlp(), "tinyllava__mof_mlp", keys, ["in.clip_features", "in.dinov2_features"], (3, 3), sizes)
+
+
+def test_projecting_down_equals_the_original() -> None:
+    keys = {"model.mm_projector.mlp.mlp.": "layers.", "model.mm_projector.peg.peg.0.": "peg."}
+    compare(LdpV2(), "mobilevlm-v2-connector", keys, ["in.features"], (10, 10), {"in_dim": 24, "out_dim": 32})
+    assert [LdpV2().num_params(1024, dim) for dim in (2048, 2560, 4096)] == [6316032, 9205760, 21020672]
+    assert FusedLdpV2(side=14).num_params(1024, 2560, (1152,)) == 41259008
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 from omniform.backbones.mamba import MAMBA_2_8B_SLIMPJ, MAMBA_2_8B_ZEPHYR
 from omniform.connectors.fused_mlp import FusedMlp
+from omniform.connectors.ldp_v2 import FusedLdpV2
 from omniform.connectors.mlp import Mlp
 from omniform.decoders.text import Text
 from omniform.encoders.dinov2 import DINOV2_L_REG_384
@@ -34,6 +35,12 @@ ZEPHYR = Prompt(
 # cobra/models/backbones/llm/prompting/mamba_prompter.py:5-44
 PLAIN_MAMBA = replace(ZEPHYR, first_user="{media}In: {text}\n", user="\n{media}In: {text}\n", header="Out: ")
 
+CONNECTOR = "inputs.image.connector."
+RULES = (
+    ("projector.projector.", CONNECTOR + "layers."),
+    ("llm_backbone.llm.backbone.embedding.", "backbone.lm.backbone.embeddings."),
+    ("llm_backbone.llm.", "backbone.lm."),
+)
 FINETUNE = Stage(
     name="finetune",
     learn=(Learn(part="image.connector", lr=2e-5), Learn(part="backbone", lr=2e-5)),
@@ -64,11 +71,7 @@ SYSTEM = System(
     prompt=ZEPHYR,
     stages=(FINETUNE,),
     layout=Layout(
-        rules=(
-            ("projector.projector.", "inputs.image.connector.layers."),
-            ("llm_backbone.llm.backbone.embedding.", "backbone.lm.backbone.embeddings."),
-            ("llm_backbone.llm.", "backbone.lm."),
-        ),
+        rules=RULES,
         separate={
             ENCODER + "members.0.": "facebook/dinov2-with-registers-large",
             ENCODER + "members.1.": SIGLIP,
@@ -83,10 +86,16 @@ SYSTEM = System(
     survey_notes={
         "llm_backbone": "the survey leaves out the size on Mamba-SlimPJ",
         "modality_encoder": "the survey leaves out the size that sees by SigLIP alone",
+        "connection": "the survey leaves out the size with fewer positions",
     },
     variants={
         "one-epoch": {"stages.finetune.epochs": 1.0},
         "base": {"backbone": MAMBA_2_8B_SLIMPJ.but(context=LONGEST), "prompt": PLAIN_MAMBA},
+        "ldpnet": {
+            "inputs.image.connector": FusedLdpV2(side=14),
+            "layout.rules": (("projector.projector.4.peg.0.", CONNECTOR + "peg."), *RULES),
+            "published_params": {"image.connector": 41259008, "backbone": 2768345600},
+        },
         "siglip": {
             "inputs.image": Continuous(
                 encoder=SIGLIP_SO400M_384, connector=Mlp(depth=2), views=Fixed(fit="squash"), fusion=Splice()
@@ -99,6 +108,7 @@ SYSTEM = System(
 
 IDS = {
     "cobra+3b": "", "cobra-one-epoch+3b": "one-epoch", "cobra-base+3b": "base", "cobra-siglip+3b": "siglip",
+    "cobra-ldpnet+3b": "ldpnet",
 }  # fmt: skip
 
 

@@ -39,7 +39,8 @@ def sized(golden: Golden) -> System:
     backbone = Mamba(dim=mamba["d_model"], layers=mamba["n_layer"], vocab=mamba["vocab_size"], context=2048)
     towers = tuple(kind(said[key]) for key, kind in (("dino", _timm.dinov2), ("siglip", _timm.siglip)) if key in said)
     encoder: Any = Several(members=towers) if len(towers) > 1 else towers[0]
-    system = index.system("cobra" if len(towers) > 1 else "cobra:siglip")
+    fewer = said.get("arch", "").endswith("ldpnet")
+    system = index.system("cobra:siglip" if len(towers) == 1 else "cobra:ldpnet" if fewer else "cobra")
     return system.but({"inputs.image.encoder": encoder, "backbone": backbone})
 
 
