@@ -262,6 +262,10 @@ class Backbone(Part):
         """Forward FLOPs of one more position after a prompt and `answer` tokens of the answer."""
         return self.flops_per_position() + self.attention_flops(1, prompt + answer + 1)
 
+    def layer_linear_params(self) -> int:
+        """Parameters of the linear modules of one layer."""
+        raise NotImplementedError
+
     def head_flops(self) -> int:
         """Forward FLOPs of the logits of one position."""
         return 2 * self.dim * self.vocab

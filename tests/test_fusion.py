@@ -11,13 +11,17 @@ from torch import Tensor, nn
 
 from omniform import index
 from omniform.batch import Fused, Node, Placed, State, Tree
+from omniform.fusion.adapter_prompts import AdapterPrompts
 from omniform.fusion.attached_module import Attached
 from omniform.fusion.gated_cross_attention import GatedCrossAttention
 from omniform.fusion.splice import Splice
+from omniform.fusion.visual_expert import VisualExpert
 from omniform.parts import Backbone, Fusion
 
 EXAMPLES: tuple[Fusion, ...] = (
     Splice(),
+    VisualExpert(),
+    AdapterPrompts(length=3, layers=1),
     GatedCrossAttention(heads=2, head_dim=5),
     GatedCrossAttention(every=2, heads=3, head_dim=4, mlp_ratio=2),
 )

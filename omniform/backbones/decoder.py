@@ -112,12 +112,14 @@ class Decoder(Backbone):
         mlp = [(self.dim, self.mlp_dim)] * (2 if self.gated_mlp else 1) + [(self.mlp_dim, self.dim)]
         return {"qkv": [(self.dim, q), (self.dim, kv), (self.dim, kv)], "out": [(q, self.dim)], "mlp": mlp}
 
-    def layer_params(self) -> int:
-        """Parameters of one layer."""
-        linears = sum(
+    def layer_linear_params(self) -> int:
+        return sum(
             a * b + (b if group in self.biases else 0) for group, pairs in self.linears().items() for a, b in pairs
         )
-        return linears + self.norms_per_layer * self.norm_params * self.dim
+
+    def layer_params(self) -> int:
+        """Parameters of one layer."""
+        return self.layer_linear_params() + self.norms_per_layer * self.norm_params * self.dim
 
     def embedding_params(self) -> int:
         """Parameters of the embedding and the output head."""

@@ -18,9 +18,12 @@ class Llama(Decoder):
 
     Attributes:
         attention_bias: whether the four linear layers of attention have biases (InternLM).
+        neighbours: whether the weights are in the order of the original release, which rotates neighbouring channels
+            of a head together (facebookresearch/llama@57b0eb6 llama/model.py:132-161), not a channel of each half.
     """
 
     abstract = False
+    implementation = "omniform.backbones.llama_module:LlamaModule"
     model_type = "llama"
     keys = FrozenMap(KEYS, head_dim="head_dim", attention_bias="attention_bias")
     fixed = FrozenMap(SILU, mlp_bias=False)
@@ -28,6 +31,7 @@ class Llama(Decoder):
 
     norm_eps: float = 1e-6
     attention_bias: bool = False
+    neighbours: bool = False
 
     @property
     def biases(self) -> frozenset[str]:

@@ -13,7 +13,8 @@ LR = 3e-3
 """Learning rate of every part that a stage teaches: the published ones are for pretrained weights of full size."""
 ASSUMED = {"weight_decay": 0.0, "clip_norm": 1.0}
 """What a stage does where it was never published."""
-DATA = {"kind": "easy-vqa", "split": "test", "limit": 6}
+DOCUMENTS = 6
+DATA = {"kind": "easy-vqa", "split": "test", "limit": DOCUMENTS}
 
 
 def small_recipe(system: System, stages: tuple[Stage, ...], folder: Path) -> Recipe:
