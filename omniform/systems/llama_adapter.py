@@ -99,7 +99,7 @@ SYSTEM = System(
         paper="arXiv:2303.16199",
         code="OpenGVLab/LLaMA-Adapter@521a09d",
         notes="What was released reads text only; the picture's part follows section 3.3, as far as it is told: CLIP, "
-        "a learned projection, and the result added to every prompt. There, global features of several scales are joined "
+        "a learned projection, the result added to every prompt. There, global features of several scales are joined "
         "on channels; which, and how deep the projection is, was not published: here the mean over the patches of one "
         "layer is taken, after an MLP of two layers. Adapters are trained with tanh of the gates; the inference code "
         "(llama/model.py) takes the gates as they are (fusion field `squashed`). Its input field ('### Input:') is not "
