@@ -253,6 +253,7 @@ class Batch:
         predict_at, targets, weights: what is learned: at which position, which token, how much it counts. A
             position where branches part may have several targets.
         documents: number of documents.
+        following: position id of what follows each document, in the order of the tree's leaves.
     """
 
     ids: Int[Tensor, " n"]
@@ -263,6 +264,7 @@ class Batch:
     targets: Int[Tensor, " m"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     weights: Float[Tensor, " m"] = field(default_factory=lambda: torch.empty(0))
     documents: int = 1
+    following: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> Self:
         moved = {n: getattr(self, n).to(device) for n in ("ids", "positions", "predict_at", "targets", "weights")}

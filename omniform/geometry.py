@@ -192,6 +192,22 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Volume:
+    """All rows of consecutive views as one map over time: view after view, each row-major.
+
+    `frames` views of `cell` cells each, starting at view `first`.
+    """
+
+    first: int
+    frames: int
+    cell: Hw
+
+    @property
+    def positions(self) -> int:
+        return self.frames * prod(self.cell)
+
+
+@dataclass(frozen=True)
 class Learned:
     """One learned row, by name."""
 
@@ -207,7 +223,27 @@ class Words:
     positions: int = 0
 
 
-Block: TypeAlias = Flat | Mosaic | Mean | Learned | Words
+Block: TypeAlias = Flat | Mosaic | Mean | Volume | Learned | Words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """The rule for position ids: words count on by one, and the rows of a medium as it says (`data.positions`).
+
+    Attributes:
+        media: "running": row after row takes the next id, or all of a block the same where it is still. "map": ids
+            have three axes - frame, row and column of the block's map, each counted from the next id - and words take
+            the same id on all of them (M-RoPE, arXiv:2409.12191 section 2.1); blocks without a map run on.
+        after: where words go on after a map: behind its "largest" id, or behind the larger "side" of its frames
+            however many they are.
+    """
+
+    media: Literal["running", "map"] = "running"
+    after: Literal["largest", "side"] = "largest"
+
+    @property
+    def axes(self) -> int:
+        return 3 if self.media == "map" else 1
 
 
 @dataclass(frozen=True)
@@ -247,6 +283,39 @@ def flat_rows(grid: Grid) -> int:
     return prod(grid)
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What a views strategy must know of the encoder and connector it feeds.
+
+    Attributes:
+        size: (height, width) of a view.
+        mean_rgb: 8-bit mean colour, for padding.
+        cells: view size -> cells after the encoder and the connector.
+        rate: samples a second, where the encoder hears.
+        together: views that become one set of features.
+    """
+
+    size: Hw
+    mean_rgb: Rgb
+    cells: Callable[[Hw], Grid]
+    rate: int = 0
+    together: int = 1
+
+    def map(self, what: str) -> Hw:
+        """Cells of one view, where they must form a two-dimensional map.
+
+        Raises:
+            SpecError: the connector gives a list of positions, not a map.
+        """
+        grid = self.cells(self.size)
+        if len(grid) != 2:
+            raise SpecError(
+                f"{what} lays feature maps out in rows and columns, but the connector gives {flat_rows(grid)} "
+                "positions without a map; use views 'Fixed', or a connector that keeps the map (Linear, Mlp)"
+            )
+        return grid[0], grid[1]
+
+
 # --- FLOPs of what has a shape (a multiply-add counts as 2) -------------------------------------------------------
 
 
@@ -264,34 +333,3 @@ def vit_flops(tokens: int, layers: int, dim: int, mlp_dim: int) -> int:
     """Forward FLOPs of a plain pre-norm transformer encoder."""
     per_token = 2 * (4 * dim * dim + 2 * dim * mlp_dim)
     return layers * (tokens * per_token + 4 * tokens * tokens * dim)
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What a views strategy must know of the encoder and connector it feeds.
-
-    Attributes:
-        size: (height, width) of a view.
-        mean_rgb: 8-bit mean colour, for padding.
-        cells: view size -> cells after the encoder and the connector.
-        rate: samples a second, where the encoder hears.
-    """
-
-    size: Hw
-    mean_rgb: Rgb
-    cells: Callable[[Hw], Grid]
-    rate: int = 0
-
-    def map(self, what: str) -> Hw:
-        """Cells of one view, where they must form a two-dimensional map.
-
-        Raises:
-            SpecError: the connector gives a list of positions, not a map.
-        """
-        grid = self.cells(self.size)
-        if len(grid) != 2:
-            raise SpecError(
-                f"{what} lays feature maps out in rows and columns, but the connector gives {flat_rows(grid)} "
-                "positions without a map; use views 'Fixed', or a connector that keeps the map (Linear, Mlp)"
-            )
-        return grid[0], grid[1]

@@ -64,7 +64,8 @@ class ContinuousInput(nn.Module):
         for members in by_shape.values():
             encoded = self.encoder(self.encoder.normalise(torch.cat([media.views[i] for i in members])))
             streams = encoded if isinstance(encoded, tuple) else (encoded,)
-            split = [_split(f, [len(media.views[i]) for i in members]) for f in streams]
+            counts = [len(media.views[i]) // self.spec.encoder.together for i in members]
+            split = [_split(f, counts) for f in streams]
             out.update(zip(members, zip(*split, strict=True), strict=True))
         return [out[i] for i in range(len(media.views))]
 

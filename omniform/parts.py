@@ -25,7 +25,7 @@ from omniform.geometry import (
     conv_flops,
     flat_rows,
     vit_flops,
-)
+)  # fmt: skip
 from omniform.index import resolve
 
 Shrunk = Literal["tiny", "nano"]
@@ -91,7 +91,7 @@ class Encoder(Part):
 
     def sight(self, cells: Callable[[Hw], Grid]) -> Sight:
         """What views must know; `cells`: after the connector."""
-        return Sight(size=self.size, mean_rgb=self.mean_rgb, cells=cells)
+        return Sight(size=self.size, mean_rgb=self.mean_rgb, cells=cells, together=self.together)
 
     @property
     def mean_rgb(self) -> Rgb:
@@ -102,6 +102,11 @@ class Encoder(Part):
     def cells(self, size: Hw) -> Grid:
         """Feature cells of one view of (height, width) pixels."""
         raise NotImplementedError
+
+    @property
+    def together(self) -> int:
+        """Views that become one set of features: pictures read in pairs, for one."""
+        return 1
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -227,6 +232,8 @@ class Backbone(Part):
 
     trees: ClassVar[bool] = True
     """Whether branches may share one trunk in a packed sequence with exact results."""
+    position_axes: ClassVar[int] = 1
+    """Axes of its position ids."""
     memory: ClassVar[Literal["keys", "state"]] = "keys"
     """What it keeps of positions already read: keys and values of each, or a state of fixed size for each row."""
     released: ClassVar[Rules] = (("", "lm."),)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from omniform.change import change
 from omniform.frozen import FrozenMap
-from omniform.geometry import Grid, Hw, MediaSize, Plan
+from omniform.geometry import Grid, Hw, MediaSize, Plan, Positions
 from omniform.index import resolve, unknown
 from omniform.parts import (
     Backbone,
@@ -31,6 +31,7 @@ from omniform.parts import (
 from omniform.prompt import Prompt
 from omniform.stage import Learn, Lora, Source, Stage, Undisclosed
 
+RUNNING = Positions()
 MODALITIES = ("text", "image", "video", "audio", "points")
 
 
@@ -135,6 +136,7 @@ class System:
 
     Attributes:
         slug: its name everywhere.
+        positions: the rule for position ids.
         special_tokens: strings added to the backbone's tokenizer.
         published_params: part path (or "total") -> published number of parameters.
         variants: name -> differences (dotted path -> value) of the other released sizes.
@@ -153,6 +155,7 @@ class System:
     stages: tuple[Stage, ...]
     layout: Layout
     source: Source
+    positions: Positions = RUNNING
     special_tokens: tuple[str, ...] = ()
     published_params: Mapping[str, int] = FrozenMap()
     variants: Mapping[str, Mapping[str, Any]] = FrozenMap()
@@ -290,6 +293,7 @@ def _check(system: System) -> None:
             raise unknown("modality", modality, MODALITIES)
     for modality, entry in system.inputs.items():
         _check_input(system, modality, entry)
+    _check_positions(system)
     known = {*system.parts(), *(f"{m}.fusion" for m in system.inputs)}
     for stage in system.stages:
         _check_stage(system, stage, known)
@@ -320,6 +324,15 @@ def _check_tokens(system: System, stage: Stage, item: Learn) -> None:
             raise unknown(
                 f"special token to learn in stage {stage.name!r} of {system.slug}", token, system.special_tokens
             )
+
+
+def _check_positions(system: System) -> None:
+    """The rule for position ids must have the axes that the backbone reads."""
+    if system.positions.axes != system.backbone.position_axes:
+        raise SpecError(
+            f"{system.slug}: positions of media {system.positions.media!r} have {system.positions.axes} axes, the "
+            f"backbone {type(system.backbone).__name__} reads {system.backbone.position_axes}; change one of them"
+        )
 
 
 def _check_scales(system: System, who: str, modality: str, views: Views) -> None:

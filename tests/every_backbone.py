@@ -3,6 +3,7 @@
 import importlib
 
 from omniform.backbones.decoder import Decoder
+from omniform.geometry import Positions
 from omniform.index import files
 from omniform.parts import Backbone
 
@@ -19,3 +20,8 @@ def tiny(named):
 
 
 TINY_EVERY, TINY_NAMED = tiny(EVERY), tiny(NAMED)
+
+
+def rule(spec):
+    """The rule for position ids that a backbone can read."""
+    return Positions(media="map" if spec.position_axes > 1 else "running")

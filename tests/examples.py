@@ -14,6 +14,7 @@ from omniform.connectors.linear import Linear
 from omniform.connectors.mlp import Mlp
 from omniform.connectors.mof_mlp import MofMlp
 from omniform.connectors.normed_mlp import NormedMlp
+from omniform.connectors.patch_merger import PatchMerger
 from omniform.connectors.patch_mining import PatchMining
 from omniform.connectors.perceiver_resampler import PerceiverResampler
 from omniform.connectors.pooled_mlp import PooledMlp
@@ -28,6 +29,7 @@ from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518, DINOV2_L_REG_38
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
 from omniform.encoders.eva_vit import EVA_G_224
 from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
+from omniform.encoders.native_vit import VIT_675M
 from omniform.encoders.open_clip import OPEN_CLIP_L_224
 from omniform.encoders.s2 import S2
 from omniform.encoders.several import Several
@@ -40,6 +42,7 @@ from omniform.views.any_res import AnyRes, grids_up_to
 from omniform.views.dynamic_s2 import DynamicS2
 from omniform.views.fixed import Fixed
 from omniform.views.frames import Frames
+from omniform.views.native import Native, NativeFrames
 from omniform.views.pooled_frames import PooledFrames
 from omniform.views.tiles import Tiles
 from omniform.views.windows import Windows
@@ -47,6 +50,7 @@ from omniform.views.windows import Windows
 NEXT_GRIDS = ((2, 1), (1, 2), (2, 2), (1, 3), (3, 1))
 CLIP, SIGLIP = CLIP_L_224.shrunk("tiny"), SIGLIP_SO400M_384.shrunk("tiny")
 WHISPER, BEATS = WHISPER_LARGE_V2.shrunk("tiny"), BEATS_ITER3_PLUS_AS2M.shrunk("tiny")
+NATIVE = VIT_675M.shrunk("tiny")
 
 VIEWS: tuple[Views, ...] = (
     Fixed(fit="squash"),
@@ -74,6 +78,12 @@ SOUND_VIEWS: tuple[Views, ...] = (
     Windows(most=1, least=1.0, mix="first"),
     Windows(most=3, least=0.02),
 )
+FREE_VIEWS: tuple[Native | NativeFrames, ...] = (
+    Native(min_pixels=4 * 36, max_pixels=256 * 36),
+    NativeFrames(min_pixels=4 * 36, max_pixels=16 * 36, total_pixels=64 * 36),
+    NativeFrames(per_second=0.5, least=1, most=6, min_pixels=36, max_pixels=9 * 36, total_pixels=36),
+)
+"""Views of no fixed size."""
 CONNECTORS: tuple[Connector, ...] = (
     Linear(),
     Mlp(),
@@ -102,6 +112,8 @@ CONNECTORS: tuple[Connector, ...] = (
     FusedMlp(),
     LdpV2(side=4),
     FusedLdpV2(side=3, expand=2),
+    PatchMerger(),
+    PatchMerger(fold=3),
 )
 ENCODERS: tuple[Encoder, ...] = (
     CLIP,
@@ -134,6 +146,8 @@ ENCODERS: tuple[Encoder, ...] = (
     BEATS,
     BEATS.but(classes=0),
     SeveralAudio(members=(WHISPER, BEATS)),
+    NATIVE,
+    NATIVE.but(depth=1, patch=4, image=24),
 )
 CODECS: tuple[Codec, ...] = (
     MAKE_A_SCENE_512.shrunk("tiny"),

@@ -17,6 +17,7 @@ from omniform.connectors.linear import Linear
 from omniform.connectors.mlp import Mlp
 from omniform.connectors.mof_mlp import MofMlp
 from omniform.connectors.normed_mlp import NormedMlp
+from omniform.connectors.patch_merger import PatchMerger
 from omniform.connectors.patch_mining import PatchMining
 from omniform.connectors.pooled_mlp import PooledMlp
 from omniform.connectors.query_transformer import QueryTransformer
@@ -36,8 +37,15 @@ def widths(connector: Connector) -> dict:
     }
 
 
+def fold(connector: Connector) -> int:
+    """What the sides of a map must divide by."""
+    return connector.fold if isinstance(connector, PatchMerger) else 1
+
+
 def inputs(connector: Connector, grid: Grid, views: int = 2, dtype: torch.dtype = torch.float32) -> list[Features]:
     finer = 2 if isinstance(connector, PatchMining) else 1
+    whole = fold(connector)
+    grid = tuple(-(-side // whole) * whole for side in grid)
     grids = [grid, *[tuple(finer * side for side in grid)] * (connector.needs - 1)]
     dims = IN, *widths(connector).get("others", ())
     return [Features(torch.randn(views, flat_rows(g), w, dtype=dtype), g) for g, w in zip(grids, dims, strict=True)]
@@ -110,7 +118,7 @@ def test_flops_are_counted_and_shrinking_keeps_the_idea(connector: Connector) ->
     for size in ("tiny", "nano"):
         small = connector.shrunk(size)
         assert type(small) is type(connector)
-        assert flat_rows(small.cells(*[(8, 8)] * connector.needs)) >= 1
+        assert flat_rows(small.cells(*[(8 * fold(connector),) * 2] * connector.needs)) >= 1
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------

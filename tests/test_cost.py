@@ -2,10 +2,11 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
-from every_backbone import TINY_EVERY, TINY_NAMED
+from every_backbone import TINY_EVERY, TINY_NAMED, rule
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.cache_utils import DynamicCache
@@ -99,7 +100,7 @@ def test_what_learns_in_each_stage_equals_the_module(slug):
 @pytest.mark.parametrize("name", TINY_EVERY)
 def test_adapters_of_every_backbone_equal_the_module(name):
     stage = Stage(name="tune", learn=(), data="", batch=1, lora=Lora(rank=3, alpha=6, lr=1e-4))
-    system = LLAVA.but({"backbone": TINY_EVERY[name], "stages": (stage,)})
+    system = replace(LLAVA, backbone=TINY_EVERY[name], positions=rule(TINY_EVERY[name]), stages=(stage,))
     real = sum(p.numel() for p in inject(on_meta(system), stage.lora).values())
     assert cost.learning(system, stage) == {"backbone.lora": real}
 
@@ -150,7 +151,7 @@ def test_prefill_flops_equal_those_counted(slug):
 @torch.no_grad()
 def test_decode_flops_and_cache_equal_those_of_the_module(name):
     spec = TINY_NAMED[name]
-    system = LLAVA.but({"backbone": spec})
+    system = replace(LLAVA, backbone=spec, positions=rule(spec))
     module, cache = spec.build().eval(), DynamicCache()
     module(torch.randn(40, spec.dim), torch.arange(40), Tree.of([40]), cache)
     kept = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values))
@@ -207,7 +208,8 @@ def kept_values(module, embeds, tree):
 @pytest.mark.parametrize("learns", (True, False), ids=("learning", "frozen"))
 @pytest.mark.parametrize("name", TINY_NAMED)
 def test_activations_of_a_layer_are_close_to_what_autograd_keeps(name, learns):
-    spec = TINY_NAMED[name].but(dim=64, mlp_dim=256)
+    sections = {"sections": (2, 4, 2)} if TINY_NAMED[name].position_axes > 1 else {}
+    spec = TINY_NAMED[name].but(dim=64, mlp_dim=256, **sections)
     kept, n = [], 64
     for layers in (1, 2):
         module = spec.but(layers=layers).build().requires_grad_(learns).train()

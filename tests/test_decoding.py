@@ -75,7 +75,7 @@ def test_rows_that_are_done_leave_the_cache():
     ids = torch.randint(0, 128, (30,))
     with torch.inference_mode():
         backbone(backbone.embed(ids), tree.depth, tree, cache)
-    decoding = Decoding(backbone, cache, Place.of(tree, tree.depth))
+    decoding = Decoding(backbone, cache, Place.of(tree, [13, 12, 13, 14, 8]))
     cells = [tuple(decoding.positions.shape)]
     assert decoding.cache.like.shape[::2] == (3, 17)  # two blocks of the family: 10 + 3 + 2, 10 + 3 + 4
     decoding.step(torch.arange(5))

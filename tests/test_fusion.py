@@ -183,7 +183,7 @@ def test_decoding_goes_on_as_the_whole_document(spec: Fusion) -> None:
     x, state = case.fusion(case.embeds, case.placed(FIRST, SECOND))
     fused, cache = Fused({case.fusion: state}) if state else None, KeyValues()
     case.backbone(x, TREE.depth, TREE, cache, fused)
-    decoding = Decoding(case.backbone, cache, Place.of(TREE, TREE.depth), fused)
+    decoding = Decoding(case.backbone, cache, Place.of(TREE, (TREE.depth[TREE.lasts] + 1).tolist()), fused)
     tokens = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
     decoding.step(tokens[0])
     decoding.keep([0, 2, 3])

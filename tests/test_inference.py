@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from engines import BACKBONES, GREEDY, MIXED_ENDS, NEW, SAMPLED, TOKENIZER, documents, make_engine, picture
@@ -57,8 +56,7 @@ def test_cached_decoding_equals_full_recomputation(any_engine, monkeypatch):
     sample = any_engine.sample(document)
     (answer,) = any_engine.generate([document], GREEDY)
     decoded = torch.cat(seen)
-    ids = np.concatenate([sample.ids, answer.tokens[:-1]])
-    batch = pack([replace(sample, ids=ids, learn=np.zeros(len(ids), bool))], any_engine.load)
+    batch = pack([sample.followed_by(answer.tokens[:-1])], any_engine.load)
     with torch.inference_mode():
         full = logits(any_engine.model.hidden(batch)[len(sample) - 1 :])
     assert decoded.shape == full.shape == (NEW, any_engine.model.system.backbone.vocab)

@@ -166,6 +166,10 @@ class Decoder(Backbone):
     # -- sizes --
 
     def shrunk(self, size: Shrunk) -> Self:
+        return self.but(**self.small(size))
+
+    def small(self, size: Shrunk) -> dict[str, Any]:
+        """What changes at `tiny` or `nano` size."""
         small = SHRUNK[size]
         kv_heads = max(1, small["heads"] * self.kv_heads // self.heads)
         rotary = self.rotary if self.rotary in (0, 1) else 0.5
@@ -175,9 +179,8 @@ class Decoder(Backbone):
             scaling[FIRST_CONTEXT] = scaling[FIRST_CONTEXT] * small["context"] // self.context
         # 0.02, made for widths of thousands, leaves a narrow model's attention flat for its first epochs
         init_std = small["dim"] ** -0.5 if size == "nano" else self.init_std
-        return self.but(
-            **small, kv_heads=kv_heads, head_dim=None, rotary=rotary, rope_scaling=scaling, init_std=init_std
-        )
+        others = {"head_dim": None, "rotary": rotary, "rope_scaling": scaling, "init_std": init_std}
+        return {**small, "kv_heads": kv_heads, **others}
 
     # -- transformers --
 

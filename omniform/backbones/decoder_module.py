@@ -28,9 +28,14 @@ class DecoderModule(nn.Module):
 
     def __init__(self, spec: Decoder) -> None:
         super().__init__()
-        config = AutoConfig.for_model(spec.model_type, **spec.config())
+        config = AutoConfig.for_model(spec.model_type, **self.arguments(spec))
         self.lm: Any = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
         self.spec = spec
+
+    @staticmethod
+    def arguments(spec: Decoder) -> dict[str, Any]:
+        """What the transformers configuration is told."""
+        return spec.config()
 
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         return self.lm.get_input_embeddings()(ids)
@@ -50,7 +55,7 @@ class DecoderModule(nn.Module):
         """
         out = self.lm.base_model(
             inputs_embeds=embeds[None],
-            position_ids=positions[None],
+            position_ids=positions.unsqueeze(-2),
             tree=tree,
             fused=fused,
             use_cache=cache is not None,
@@ -61,7 +66,7 @@ class DecoderModule(nn.Module):
     def step(
         self,
         embeds: Float[Tensor, "rows new dim"],
-        positions: Int[Tensor, "rows new"],
+        positions: Int[Tensor, "*axes rows new"],
         mask: Float[Tensor, "rows 1 new keys"] | None,
         cache: DynamicCache,
         fused: Fused | None = None,

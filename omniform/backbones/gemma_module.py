@@ -31,7 +31,7 @@ class GemmaModule(DecoderModule):
     def step(
         self,
         embeds: Float[Tensor, "rows new dim"],
-        positions: Int[Tensor, "rows new"],
+        positions: Int[Tensor, "*axes rows new"],
         mask: Float[Tensor, "rows 1 new keys"] | None,
         cache: DynamicCache,
         fused: Fused | None = None,

@@ -79,7 +79,7 @@ def kv_cache_bytes(system: System, positions: int, dtype_bytes: int = 2) -> int:
 
 def _media_flops(entry: Continuous, plan: Plan, dim: int) -> dict[str, int]:
     # views of several scales are joined before the connector, which sees those of the last scale
-    connected = prod(plan.scales[-1].tiles) if plan.scales else len(plan.views)
+    connected = prod(plan.scales[-1].tiles) if plan.scales else len(plan.views) // entry.encoder.together
     connector: Any = entry.connector  # takes as many grids as it reads encoders
     return {
         "encoder": len(plan.views) * entry.encoder.flops(plan.size),

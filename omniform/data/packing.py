@@ -28,6 +28,7 @@ class _Draft:
     at: list[Ids] = field(default_factory=list)
     targets: list[Ids] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
+    following: list[int] = field(default_factory=list)
     length: int = 0
 
     def node(self, ids: Ids, positions: Ids, parent: int = -1) -> int:
@@ -65,13 +66,14 @@ def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
         _add_family(draft, members)
     return Batch(
         ids=torch.from_numpy(np.concatenate(draft.ids)),
-        positions=torch.from_numpy(np.concatenate(draft.positions)),
+        positions=torch.from_numpy(np.concatenate(draft.positions, axis=-1)),
         tree=Tree(tuple(draft.nodes)),
         media={m: _media_batch(items, load) for m, items in draft.media.items()},
         predict_at=torch.from_numpy(np.concatenate(draft.at)),
         targets=torch.from_numpy(np.concatenate(draft.targets)),
         weights=torch.from_numpy(np.concatenate(draft.weights).astype(np.float32)),
         documents=len(samples),
+        following=tuple(draft.following),
     )
 
 
@@ -106,10 +108,11 @@ def _add_family(draft: _Draft, samples: list[Sample]) -> None:
             _add_family(draft, [sample])
         return
     start = draft.length
+    draft.following += (sample.next_position for sample in samples)
     cut = first.prompt or trunk
-    root = draft.node(first.ids[:cut], first.positions[:cut])
+    root = draft.node(first.ids[:cut], first.positions[..., :cut])
     if first.prompt:
-        draft.node(first.ids[cut:], first.positions[cut:], root)
+        draft.node(first.ids[cut:], first.positions[..., cut:], root)
     for item in first.media:
         draft.media.setdefault(item.modality, []).append(item.moved(start))
     counts = np.sum([s.learn[:trunk] for s in samples], axis=0)
@@ -117,7 +120,7 @@ def _add_family(draft: _Draft, samples: list[Sample]) -> None:
     draft.learn(start + learned - 1, first.ids[learned], counts[learned])
     for sample in samples if len(samples) > 1 else ():
         branch = draft.length
-        draft.node(sample.ids[trunk:], sample.positions[trunk:], root)
+        draft.node(sample.ids[trunk:], sample.positions[..., trunk:], root)
         learned = np.flatnonzero(sample.learn[trunk:])
         at = np.where(learned == 0, start + trunk - 1, branch + learned - 1)
         draft.learn(at, sample.ids[trunk + learned], np.ones(len(learned)))

@@ -17,13 +17,12 @@ import numpy.typing as npt
 
 from omniform.data.document import Document, Media
 from omniform.data.media import size_of
+from omniform.data.positions import Ids, position_ids
 from omniform.data.tokenizer import Offsets, Tokenizer
-from omniform.geometry import Plan, Words, span
+from omniform.geometry import Plan, Words
 from omniform.parts import Sight, Views
 from omniform.prompt import Piece, Prompt
 from omniform.spec import System
-
-Ids = npt.NDArray[np.int64]
 
 
 class TooLong(ValueError):
@@ -66,32 +65,21 @@ class Sample:
     Attributes:
         ids: token ids, 0 at media rows.
         learn: ids that are predicted (each from the position before it).
+        positions: position ids, (n,) or (axes, n).
+        next_position: position id of what follows.
         media: media in order.
         truncated: ids cut off at the end.
-        ordinals: position ids; positions after them, or all without, are counted on.
         prompt: leading positions that an encoder reads; 0 where prompt and answer are one sequence.
     """
 
     ids: Ids
     learn: npt.NDArray[np.bool_]
+    positions: Ids
+    next_position: int
     media: tuple[MediaItem, ...] = ()
     id: str = ""
     truncated: int = 0
-    ordinals: Ids | None = None
     prompt: int = 0
-
-    @property
-    def positions(self) -> Ids:
-        """Position ids."""
-        known = np.arange(0) if self.ordinals is None else self.ordinals[: len(self)]
-        start = known[-1] + 1 if len(known) else 0
-        return np.concatenate([known, np.arange(start, start + len(self) - len(known))])
-
-    def rest(self, start: int) -> Self:
-        """What comes after the first `start` positions, at the same position ids."""
-        media = tuple(item.moved(-start) for item in self.media if item.first >= start)
-        ordinals = self.positions[start:]
-        return replace(self, ids=self.ids[start:], learn=self.learn[start:], media=media, ordinals=ordinals)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -119,8 +107,32 @@ class Sample:
                 f"document {self.id or '(unnamed)'}: media end at position {last + 1}, but at most {length} positions "
                 "are allowed; raise max_positions or use fewer views"
             )
-        cut = len(self) - length
-        return replace(self, ids=self.ids[:length], learn=self.learn[:length], truncated=cut)
+        return replace(self.span(0, length), truncated=len(self) - length)
+
+    def followed_by(self, ids: Sequence[int]) -> Self:
+        """The sample with words after it, which are not learned."""
+        more = np.asarray(ids, dtype=np.int64)
+        places = np.broadcast_to(self.next_position + np.arange(len(more)), (*self.positions.shape[:-1], len(more)))
+        return replace(
+            self,
+            ids=np.concatenate([self.ids, more]),
+            learn=np.concatenate([self.learn, np.zeros(len(more), dtype=np.bool_)]),
+            positions=np.concatenate([self.positions, places], axis=-1),
+            next_position=self.next_position + len(more),
+        )
+
+    def span(self, start: int, stop: int) -> Self:
+        """The part from `start` to `stop`, between which its media lie whole; position ids stay what they are."""
+        inside = (item for item in self.media if start <= item.first < stop)
+        after = self.next_position if stop >= len(self) else int(self.positions[..., stop].max())
+        return replace(
+            self,
+            ids=self.ids[start:stop],
+            learn=self.learn[start:stop],
+            positions=self.positions[..., start:stop],
+            next_position=after,
+            media=tuple(item.moved(-start) for item in inside),
+        )
 
 
 @dataclass
@@ -130,14 +142,10 @@ class _Draft:
     ids: list[int] = field(default_factory=list)
     learn: list[bool] = field(default_factory=list)
     media: list[MediaItem] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
 
-    def add(self, ids: Sequence[int], learn: Sequence[bool], span: int | None = None) -> None:
-        """Append ids that take `span` position ids (by default one each)."""
-        start, most = self.positions[-1] + 1 if self.positions else 0, len(ids) if span is None else span
+    def add(self, ids: Sequence[int], learn: Sequence[bool]) -> None:
         self.ids += ids
         self.learn += learn
-        self.positions += (start + min(i, most - 1) for i in range(len(ids)))
 
 
 class Processor:
@@ -188,8 +196,9 @@ class Processor:
             learn[read:] |= np.isin(ids[read:], [self.tokenizer.id_of(t) for t in prompt.always_learned])
             for item in draft.media:
                 learn[item.at] = False
-        ordinals = np.asarray(draft.positions, dtype=np.int64)
-        return Sample(ids, learn, tuple(draft.media), document.id, ordinals=ordinals, prompt=read)
+        rows = [(item.plan, item.at) for item in draft.media if len(item.at)]
+        positions, after = position_ids(self.system.positions, len(ids), rows)
+        return Sample(ids, learn, positions, after, tuple(draft.media), document.id, prompt=read)
 
     def _add(
         self,
@@ -223,7 +232,7 @@ class Processor:
                 draft.add(*self._encode((Piece(block.text),)))
             else:
                 at += range(len(draft.ids), len(draft.ids) + block.positions)
-                draft.add([0] * block.positions, [False] * block.positions, span(block))
+                draft.add([0] * block.positions, [False] * block.positions)
         draft.media.append(MediaItem(item.modality, item, plan, np.asarray(at, dtype=np.int64)))
 
     def _plan(self, item: Media, strategy: Views, sight: Callable[[], Sight]) -> Plan:

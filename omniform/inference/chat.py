@@ -61,8 +61,7 @@ class Chat:
         try:
             yield from self.engine.watch(row, read, self.config)
         finally:  # a single row stays where it is, so the cache has grown by what was decoded
-            ids = np.concatenate([sample.ids, row.tokens]).astype(np.int64)
-            self._kept = read.cache, replace(sample, ids=ids[: read.cache.columns])
+            self._kept = read.cache, sample.followed_by(row.tokens).span(0, read.cache.columns)
         said = row.answer().segments or (Text("", "assistant"),)
         self.document = replace(asked, segments=(*asked.segments, *said))
         return row.answer()
@@ -81,11 +80,11 @@ class Chat:
         model, device = self.engine.model, self.engine.device
         # what media out of sequence mean for the new positions follows from the whole
         again = 0 if any(item.anchor is not None for item in sample.media) else start
-        batch = pack([sample.rest(again)], self.engine.load).to(device)
+        batch = pack([sample.span(again, len(sample))], self.engine.load).to(device)
         embeds, fused = model.embed(batch)
         new = torch.arange(start - again, len(embeds), device=device)
         more = {"fused": fused.at(new[None])} if fused else {}
-        hidden = model.backbone.step(embeds[None, new], batch.positions[None, new], None, cache, **more)
+        hidden = model.backbone.step(embeds[None, new], batch.positions[..., new].unsqueeze(-2), None, cache, **more)
         memory = memory_of(model.system.backbone)
         return memory.alone(hidden[0, -1:], cache, len(sample), batch, fused)
 

@@ -55,18 +55,21 @@ class Place:
         return Place(0, "alone", np.arange(0), np.arange(length), next_position, origin)
 
     @staticmethod
-    def of(tree: Tree, positions: Int[Tensor, " n"]) -> list[Place]:
-        """Places of a tree's documents in a cache that was written in the tree's order, at these position ids."""
-        after = (positions + 1).tolist()
+    def of(tree: Tree, following: Sequence[int]) -> list[Place]:
+        """Places of a tree's documents in a cache that was written in the tree's order.
+
+        Args:
+            following: position id of what follows each document.
+        """
         trunks: dict[int, Columns] = {}
         places = []
-        for leaf in tree.leaves:
+        for leaf, after in zip(tree.leaves, following, strict=True):
             *above, last = tree.path(leaf)
             if last.parent not in trunks:
                 trunks[last.parent] = np.concatenate([np.arange(0), *(np.arange(n.start, n.stop) for n in above)])
             trunk, own = trunks[last.parent], np.arange(last.start, last.stop)
             family = last.parent if above else ("alone", leaf)
-            places.append(Place(0, family, trunk, own, after[last.stop - 1], last.stop - 1))
+            places.append(Place(0, family, trunk, own, after, last.stop - 1))
         return places
 
 
@@ -140,14 +143,14 @@ class Prefill:
     @staticmethod
     def of(hidden: Float[Tensor, "n dim"], cache: KeyValues, batch: Batch, fused: Fused | None = None) -> Prefill:
         """The documents of a batch."""
-        return Prefill(hidden[batch.tree.lasts], cache, Place.of(batch.tree, batch.positions), fused)
+        return Prefill(hidden[batch.tree.lasts], cache, Place.of(batch.tree, batch.following), fused)
 
     @staticmethod
     def alone(
         hidden: Float[Tensor, "1 dim"], cache: KeyValues, length: int, batch: Batch, fused: Fused | None = None
     ) -> Prefill:
         """The only row of a cache, `length` positions long, of which a batch holds the last."""
-        place = Place.alone(length, int(batch.positions[-1]) + 1, batch.tree.length - 1)
+        place = Place.alone(length, batch.following[-1], batch.tree.length - 1)
         return Prefill(hidden, cache, [place], fused)
 
     def go_on(self, backbone: Any, rows: Sequence[int]) -> Decoding:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from omniform.batch import Features
-from omniform.geometry import Block, Flat, Learned, Mean, Mosaic, Plan, Words
+from omniform.geometry import Block, Flat, Learned, Mean, Mosaic, Plan, Volume, Words
 
 
 def arrange(
@@ -59,6 +59,10 @@ def _mean(block: Mean, features: Features, learned: Mapping[str, Tensor]) -> Ten
     return x.view(height // rows, rows, width // cols, cols, -1).mean((1, 3)).flatten(0, 1)
 
 
+def _volume(block: Volume, features: Features, learned: Mapping[str, Tensor]) -> Tensor:
+    return features.values[block.first : block.first + block.frames].flatten(0, 1)
+
+
 def _learned(block: Learned, features: Features, learned: Mapping[str, Tensor]) -> Tensor:
     return learned[block.name].to(features.values.dtype)[None]
 
@@ -68,7 +72,7 @@ def _words(block: Words, features: Features, learned: Mapping[str, Tensor]) -> T
 
 
 RUN: Mapping[type[Block], Callable[..., Tensor]] = {
-    Flat: _flat, Mosaic: _mosaic, Mean: _mean, Learned: _learned, Words: _words,
+    Flat: _flat, Mosaic: _mosaic, Mean: _mean, Volume: _volume, Learned: _learned, Words: _words,
 }  # fmt: skip
 
 
