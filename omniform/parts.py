@@ -65,6 +65,7 @@ class Encoder(Part):
 
     modality: ClassVar[str] = "image"
     stored: ClassVar[Literal["uint8", "float32"]] = "uint8"
+    together = 1  # views that become one set of features, such as frames read in pairs
     channels: ClassVar[tuple[int, ...]] = (3,)
     """Type of the numbers in a view, and what stands before (height, width) in its shape."""
     released: ClassVar[Rules] = ()
@@ -102,11 +103,6 @@ class Encoder(Part):
     def cells(self, size: Hw) -> Grid:
         """Feature cells of one view of (height, width) pixels."""
         raise NotImplementedError
-
-    @property
-    def together(self) -> int:
-        """Views that become one set of features: pictures read in pairs, for one."""
-        return 1
 
     @property
     def dims(self) -> tuple[int, ...]:

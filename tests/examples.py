@@ -147,7 +147,7 @@ ENCODERS: tuple[Encoder, ...] = (
     BEATS.but(classes=0),
     SeveralAudio(members=(WHISPER, BEATS)),
     NATIVE,
-    NATIVE.but(depth=1, patch=4, image=24),
+    NATIVE.but(together=1, patch=4, image=24),
 )
 CODECS: tuple[Codec, ...] = (
     MAKE_A_SCENE_512.shrunk("tiny"),

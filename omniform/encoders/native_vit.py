@@ -20,7 +20,7 @@ class NativeVit(Encoder):
     Attributes:
         name: what the field calls it.
         image: side of a view where no picture says it.
-        depth: frames of a patch; a picture is shown as often.
+        together: frames of a patch; a picture is shown as often.
         rope_theta: base of the rotary frequencies; one half of a head's pairs turns by row, the other by column.
     """
 
@@ -35,7 +35,7 @@ class NativeVit(Encoder):
     heads: int
     mlp_dim: int
     patch: int
-    depth: int = 2
+    together: int = 2
     image: int
     activation: str = "quick_gelu"
     norm_eps: float = 1e-6
@@ -60,10 +60,6 @@ class NativeVit(Encoder):
     def size(self) -> Hw:
         return self.image, self.image
 
-    @property
-    def together(self) -> int:
-        return self.depth
-
     def cells(self, size: Hw) -> Grid:
         if size[0] % self.patch or size[1] % self.patch:
             raise SpecError(f"NativeVit reads views of whole patches: sides {size} must divide by {self.patch}")
@@ -75,16 +71,16 @@ class NativeVit(Encoder):
         return 4 * (d * d + d) + 2 * d * m + d + m + 4 * d
 
     def num_params(self) -> int:
-        return 3 * self.depth * self.patch**2 * self.width + self.layers * self.layer_params()
+        return 3 * self.together * self.patch**2 * self.width + self.layers * self.layer_params()
 
     def learnable_params(self, first_layer: int = 0) -> int:
         return max(self.layers - first_layer, 0) * self.layer_params() if first_layer else self.num_params()
 
     def flops(self, size: Hw) -> int:
         tokens = size[0] // self.patch * (size[1] // self.patch)
-        whole = self.depth * conv_flops(tokens, self.patch, 3, self.width)
+        whole = self.together * conv_flops(tokens, self.patch, 3, self.width)
         # of one view, as for other encoders: a share of the set of features that it becomes
-        return (whole + vit_flops(tokens, self.layers, self.width, self.mlp_dim)) // self.depth
+        return (whole + vit_flops(tokens, self.layers, self.width, self.mlp_dim)) // self.together
 
     def shrunk(self, size: Shrunk) -> Self:
         """A small one of the same kind, also at nano size: no other encoder here reads views of any size."""

@@ -30,8 +30,10 @@ class NativeVitModule(ImageEncoder):
         Raises:
             ValueError: the views do not make whole sets.
         """
-        if len(pixels) % self.spec.depth:
-            raise ValueError(f"views: {len(pixels)}, but {self.spec.depth} make one set of features; repeat the last")
+        if len(pixels) % self.spec.together:
+            raise ValueError(
+                f"views: {len(pixels)}, but {self.spec.together} make one set of features; repeat the last"
+            )
         rows, columns = self.spec.cells((pixels.shape[2], pixels.shape[3]))
         x = self.patch_embed(pixels)
         turns = rotation(self.spec, (rows, columns), x.device)
@@ -48,7 +50,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, spec: NativeVit) -> None:
         super().__init__()
-        kernel = (spec.depth, spec.patch, spec.patch)
+        kernel = (spec.together, spec.patch, spec.patch)
         self.proj = nn.Conv3d(3, spec.width, kernel, stride=kernel, bias=False)
 
     def forward(self, pixels: Float[Tensor, "views 3 height width"]) -> Float[Tensor, "sets cells dim"]:

@@ -121,7 +121,7 @@ def from_release(config: Mapping[str, Any]) -> System:
 
 
 VISION_KEYS: Mapping[str, str] = FrozenMap(
-    width="embed_dim", layers="depth", heads="num_heads", patch="patch_size", depth="temporal_patch_size",
+    width="embed_dim", layers="depth", heads="num_heads", patch="patch_size", together="temporal_patch_size",
     activation="hidden_act",
 )  # fmt: skip
 
