@@ -177,15 +177,26 @@ class MediaBatch:
         plans: for each medium its plan.
         at: flat positions that the media rows take, in order; none where they take no positions.
         anchors: for each medium the first flat position that sees it.
+        same: for each medium the number of the first equal to it, whose rows it shares; () where all differ.
     """
 
     views: tuple[UInt8[Tensor, "_views 3 _height _width"] | Float[Tensor, "_views 1 _samples"], ...]
     plans: tuple[Plan, ...]
     at: Int[Tensor, " rows"]
     anchors: Int[Tensor, " media"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    same: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> Self:
-        return replace(self, views=tuple(v.to(device, non_blocking=True) for v in self.views), at=self.at.to(device))
+        moved = {id(v): v.to(device, non_blocking=True) for v in self.views}
+        return replace(self, views=tuple(moved[id(v)] for v in self.views), at=self.at.to(device))
+
+    @property
+    def once(self) -> Self:
+        """Each of equal media once."""
+        kept = sorted(set(self.same)) if self.same else range(len(self.views))
+        return replace(
+            self, views=tuple(self.views[i] for i in kept), plans=tuple(self.plans[i] for i in kept), same=()
+        )
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,14 @@ class ContinuousInput(nn.Module):
         )
 
     def forward(self, media: MediaBatch) -> Float[Tensor, "rows width"]:
-        """Rows of all media, in order."""
-        return self.rows(self._encode(media), media.plans)
+        """Rows of all media, in order; equal media are encoded once."""
+        once = media.once
+        rows = self.rows(self._encode(once), once.plans)
+        if not media.same:
+            return rows
+        firsts = sorted(set(media.same))
+        each = dict(zip(firsts, rows.split([plan.positions for plan in once.plans]), strict=True))
+        return torch.cat([each[number] for number in media.same])
 
     def rows(self, encoded: list[tuple[Features, ...]], plans: tuple[Plan, ...]) -> Float[Tensor, "rows width"]:
         """Rows of media whose features (of each encoder) are given."""

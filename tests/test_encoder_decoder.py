@@ -237,7 +237,10 @@ def test_a_packed_batch_loses_what_each_document_loses():
     ]
     samples = [made.sample(d) for d in asked]
     views = Engine(model, made).load
-    packed = model(pack(samples, views, trees=False))["text"]
+    batch, seen = pack(samples, views, trees=False), []
+    model.part("image.encoder").register_forward_hook(lambda _m, given, _out: seen.append(len(given[0])))
+    packed = model(batch)["text"]
+    assert batch.media["image"].same == (0, 0, 2) and seen == [2]  # two of three are about one picture
     alone = [model(pack([s], views, trees=False))["text"] for s in samples]
     assert isinstance(packed, Loss) and packed.weight == sum(x.weight for x in alone)
     assert packed.total.item() == pytest.approx(sum(x.total.item() for x in alone), rel=1e-6)

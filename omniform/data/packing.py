@@ -49,7 +49,7 @@ def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
     """One packed batch of samples.
 
     Args:
-        load: reads the views of a medium; called once for each medium of a trunk.
+        load: reads the views of a medium; called once for equal media, whose rows are computed once, too.
         trees: share trunks. Without, every sample stands alone (backbones whose `trees` is False).
 
     Raises:
@@ -127,9 +127,13 @@ def _add_family(draft: _Draft, samples: list[Sample]) -> None:
 
 
 def _media_batch(items: list[MediaItem], load: Load) -> MediaBatch:
+    firsts: dict[object, int] = {}
+    same = [firsts.setdefault((item.media.key, item.plan), i) for i, item in enumerate(items)]
+    views = {i: load(items[i]) for i in firsts.values()}
     return MediaBatch(
-        views=tuple(load(item) for item in items),
+        views=tuple(views[i] for i in same),
         plans=tuple(item.plan for item in items),
         at=torch.from_numpy(np.concatenate([item.at for item in items])),
         anchors=torch.tensor([item.first for item in items]),
+        same=tuple(same) if len(views) < len(items) else (),
     )
