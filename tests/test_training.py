@@ -298,7 +298,7 @@ def test_a_backbone_that_cannot_share_media_says_so_and_trains(tmp_path: Path, m
     monkeypatch.setattr(Llama, "trees", False)
     page = io.StringIO()
     alone = train(tiny(), tmp_path / "alone", report=console_report(Console(file=page, width=200)))
-    said = "cannot share media between documents: every document is packed and read whole"
+    said = "shares no positions between documents: each is read whole, equal media are encoded once"
     assert page.getvalue().count(said) == 2  # stages
     assert alone.state.positions > shared.state.positions and alone.loss == pytest.approx(shared.loss, rel=1e-4)
 

@@ -106,7 +106,9 @@ class _StageLoop:
         self.metrics = Metrics(self.trainer.folder, state.stage, state.step, state.overall)
         if not self.loader.trees:
             backbone = self.trainer.setup.system.backbone.title
-            report.say(f"{backbone} cannot share media between documents: every document is packed and read whole")
+            report.say(
+                f"{backbone} shares no positions between documents: each is read whole, equal media are encoded once"
+            )
         report.start(self.stage.name, state.step, self.total)
         steps = self.loader.steps(state.step, self.total)
         try:
