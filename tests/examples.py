@@ -9,6 +9,7 @@ from omniform.connectors.c_abstractor import CAbstractor
 from omniform.connectors.d_abstractor import DAbstractor
 from omniform.connectors.downsample_mlp import DownsampleMlp
 from omniform.connectors.fused_mlp import FusedMlp
+from omniform.connectors.glu import Glu
 from omniform.connectors.ldp_v2 import FusedLdpV2, LdpV2
 from omniform.connectors.linear import Linear
 from omniform.connectors.mlp import Mlp
@@ -27,6 +28,7 @@ from omniform.encoders.convnext_clip import CONVNEXT_CLIP_L_768
 from omniform.encoders.cropped import Cropped
 from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518, DINOV2_L_REG_384
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
+from omniform.encoders.eva2_clip import EVA2_CLIP_E_490
 from omniform.encoders.eva_vit import EVA_G_224
 from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
 from omniform.encoders.native_vit import VIT_675M
@@ -96,6 +98,7 @@ CONNECTORS: tuple[Connector, ...] = (
     DownsampleMlp(by_column=True),
     DownsampleMlp(fold=3, hidden=(3,)),
     DownsampleMlp(fold=3, hidden=(3, 1, 1 / 3)),
+    Glu(mlp_dim=24),
     MofMlp(),
     CAbstractor(positions=4, depth=2, width=16, trained=(6, 6)),
     CAbstractor(positions=9, depth=1, width=12, mlp_depth=1, trained=(5, 5)),
@@ -126,6 +129,8 @@ ENCODERS: tuple[Encoder, ...] = (
     DINOV2_L_336.shrunk("tiny"),
     DINOV2_L_518.shrunk("tiny").but(gated=True, feature_layer=-3),
     DINOV2_L_REG_384.shrunk("tiny"),
+    EVA2_CLIP_E_490.shrunk("tiny"),
+    EVA2_CLIP_E_490.shrunk("tiny").but(feature_layer=-2),
     EVA_G_224.shrunk("tiny"),
     EVA_G_224.shrunk("tiny").but(feature_layer=-2, keep_class=False, trained_image=36),
     ConvNet(image=24, widths=(8, 16, 32)),

@@ -34,14 +34,17 @@ class Fixed(Views):
 
     Attributes:
         fill: colour of the padding; None is the encoder's mean colour.
-        newline: name of a learned row after the picture's rows.
+        begin, newline: names of learned rows before and after the picture's rows.
+        still: whether all the picture's rows stand at one position id (CogVLM, arXiv:2311.03079 section 2.2).
         copies: times the features stand on channels, beside views of several scales (NVILA,
             NVlabs/VILA@b760c34 llava/model/llava_arch.py:290-294).
     """
 
     fit: Fit
     fill: Rgb | None = None
+    begin: str | None = None
     newline: str | None = None
+    still: bool = False
     copies: int = 1
 
     @property
@@ -50,11 +53,13 @@ class Fixed(Views):
 
     @property
     def learned(self) -> tuple[str, ...]:
-        return (self.newline,) if self.newline else ()
+        return tuple(name for name in (self.begin, self.newline) if name)
 
     def plan(self, media: MediaSize, sight: Sight) -> Plan:
         view = View(fit_steps(self.fit, self.fill, media.hw, sight))
-        blocks: tuple[Block, ...] = (Flat(0, flat_rows(sight.cells(sight.size))),)
+        blocks: tuple[Block, ...] = (Flat(0, flat_rows(sight.cells(sight.size)), self.still),)
+        if self.begin:
+            blocks = (Learned(self.begin), *blocks)
         if self.newline:
             blocks += (Learned(self.newline),)
         return Plan(views=(view,), size=sight.size, blocks=blocks, scales=copied(1, self.copies))
