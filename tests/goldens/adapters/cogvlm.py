@@ -86,7 +86,7 @@ def run(golden: Golden) -> dict[str, Any]:
 
 
 def labels(golden: Golden, model: Pieces) -> Tensor:
-    """What is learned of the recorded text, a letter a token; its ids and position ids are held against the golden's."""
+    """What is learned of the recorded text, a letter a token; its ids and position ids are held against the file's."""
     prompt = Prompt(user="{media}{text}", header="", answer="{text}\n", media={"image": "{media}"})
     system = index.system("llava-1.5").but(
         inputs={"image": model.image}, backbone=model.backbone.spec, prompt=prompt, stages=(), variants={}
