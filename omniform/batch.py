@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -118,6 +118,13 @@ class Tree:
         """What an attention back end derived from this tree, kept for its other layers."""
         return {}
 
+    def document_means(self, values: Float[Tensor, "n width"]) -> Float[Tensor, "documents width"]:
+        """Mean over the positions of each document (leaf), its trunks included."""
+        sums = values.new_zeros(len(self.nodes), values.shape[1]).index_add(0, self.node_of.to(values.device), values)
+        chains = self.ancestors[list(self.leaves)]
+        lengths = chains.double() @ torch.tensor([float(n.stop - n.start) for n in self.nodes]).double()
+        return (chains.to(sums) @ sums) / lengths[:, None].to(sums)
+
     def mask(self, start: int = 0, stop: int | None = None, window: int | None = None) -> Tensor:
         """[n, n] bool over positions [start, stop): True where the row may attend to the column.
 
@@ -165,6 +172,15 @@ class Loss:
     @property
     def mean(self) -> Float[Tensor, ""]:
         return self.total / self.weight
+
+    @staticmethod
+    def of_documents(values: Float[Tensor, " documents"]) -> Loss:
+        """One value for each document, which all weigh the same."""
+        return Loss(values.sum(), values.new_tensor(float(len(values))))
+
+
+Notes: TypeAlias = dict[str, list[Tensor]]
+"""What modules write down for losses of their own while they run: name -> one entry of each module."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-KINDS = ("views", "encoders", "connectors", "fusion", "backbones", "codecs", "decoders", "systems")
+KINDS = ("views", "encoders", "connectors", "fusion", "experts", "backbones", "codecs", "decoders", "systems")
 PART_KINDS = KINDS[:-1]
 
 

@@ -12,10 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from omniform.batch import Batch, Features, Fused, Loss, MediaBatch, Placed, Tree
+from omniform.batch import Batch, Features, Fused, Loss, MediaBatch, Notes, Placed, Tree
 from omniform.geometry import Grid, Plan
 from omniform.spec import Continuous, Shared, System
 from omniform.views.arrange_module import arrange, merge_scales
+
+EXPERTS = "experts.layers."
+"""Prefix before a layer's number in the names of its experts."""
 
 
 class ContinuousInput(nn.Module):
@@ -131,20 +134,25 @@ class Lmm(nn.Module):
                 x = x + 0 * sum(idle, stream(stream.example(x.device)).sum())
         return x, Fused(states) if states else None
 
-    def hidden(self, batch: Batch, cache: Any = None) -> Float[Tensor, "n dim"]:
-        """Last hidden states; keys and values are written into `cache` when one is given."""
-        return self.read(batch, cache)[0]
+    def hidden(self, batch: Batch, cache: Any = None, notes: Notes | None = None) -> Float[Tensor, "n dim"]:
+        """Last hidden states; keys and values are written into `cache`, and what losses need into `notes`, if given."""
+        return self.read(batch, cache, notes)[0]
 
-    def read(self, batch: Batch, cache: Any = None) -> tuple[Float[Tensor, "n dim"], Fused | None]:
+    def read(
+        self, batch: Batch, cache: Any = None, notes: Notes | None = None
+    ) -> tuple[Float[Tensor, "n dim"], Fused | None]:
         """Last hidden states, and what fusions knew of the sequence (decoding goes on from there)."""
         embeds, fused = self.embed(batch)
-        more = {"fused": fused} if fused else {}  # backbones without layers to attach to need not take it
+        # backbones without layers to attach to need not take these
+        more = {name: given for name, given in (("fused", fused), ("notes", notes)) if given is not None}
         return self.backbone(embeds, batch.positions, batch.tree, cache, **more), fused
 
     def forward(self, batch: Batch) -> dict[str, Loss]:
-        """Losses by output."""
-        hidden = self.hidden(batch)
-        return {m: self.part(f"{m}.decoder").loss(self.backbone, hidden, batch) for m in self.outputs}
+        """Losses by output, and the backbone's own by name; `System.loss_weights` holds their factors."""
+        notes: Notes | None = {} if self.system.backbone.losses else None
+        hidden = self.hidden(batch, notes=notes)
+        own = {} if notes is None else self.backbone.losses(notes)
+        return {**{m: self.part(f"{m}.decoder").loss(self.backbone, hidden, batch) for m in self.outputs}, **own}
 
     def stream(self, modality: str) -> Any:
         """The input that reads a modality, shared or its own."""
@@ -155,6 +163,8 @@ class Lmm(nn.Module):
         """Module of a part path."""
         if path == "backbone":
             return self.backbone
+        if path == "backbone.experts":
+            return self.backbone.experts
         modality, _, kind = path.partition(".")
         if kind == "decoder":
             return self.outputs[modality]
@@ -182,8 +192,8 @@ class Lmm(nn.Module):
         return tuple(self.part(path).idle()) if path.endswith((".encoder", ".fusion")) or path == "backbone" else ()
 
     def _prefix(self, path: str) -> str:
-        if path == "backbone":
-            return "backbone."
+        if path.startswith("backbone"):
+            return f"{path}."
         modality, _, kind = path.partition(".")
         return f"outputs.{modality}." if kind == "decoder" else f"inputs.{modality}.{kind}."
 
@@ -194,6 +204,5 @@ def _split(features: Features, counts: list[int]) -> list[Features]:
 
 def _layer(name: str, prefix: str) -> int:
     """Number of the layer a parameter belongs to; -1 for those outside the layers."""
-    if not name.startswith(prefix):
-        return -1
-    return int(name.removeprefix(prefix).split(".")[0])
+    start = next((p for p in (prefix, EXPERTS) if name.startswith(p)), None)
+    return -1 if start is None else int(name.removeprefix(start).split(".")[0])

@@ -9,23 +9,12 @@ FLOPs count a multiply-add as 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-from omniform.geometry import (
-    Grid,
-    Hw,
-    MediaSize,
-    Plan,
-    Rgb,
-    Sight,
-    SpecError,
-    conv1d_flops,
-    conv_flops,
-    flat_rows,
-    vit_flops,
-)  # fmt: skip
+from omniform.frozen import FrozenMap
+from omniform.geometry import Grid, Hw, MediaSize, Plan, Rgb, Sight, SpecError, conv_flops, flat_rows, vit_flops
 from omniform.index import resolve
 
 Shrunk = Literal["tiny", "nano"]
@@ -246,8 +235,22 @@ class Backbone(Part):
     context: int
     """Longest sequence it was trained for, in positions."""
 
+    @property
+    def experts_part(self) -> Part | None:
+        """Experts that stand in the place of some of its MLPs; a part of it, "backbone.experts", that learns alone."""
+        return None
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        """Name of each loss of its own (routers ...) -> its factor in the sum."""
+        return FrozenMap()
+
     def num_params(self) -> int:
         raise NotImplementedError
+
+    def active_params(self) -> int:
+        """Parameters that one position passes through, embedding and head included."""
+        return self.num_params()
 
     def flops_per_position(self) -> int:
         """Forward FLOPs of one position, attention over the context excluded."""
@@ -393,6 +396,6 @@ class OutputDecoder(Part):
 
 
 __all__ = [
-    "AudioCodec", "Backbone", "Codec", "Connector", "Encoder", "Fusion", "ImageCodec", "OutputDecoder", "Part", "Rules",
-    "Shrunk", "Sight", "SpecError", "Views", "conv1d_flops", "conv_flops", "vit_flops",
+    "AudioCodec", "Backbone", "Codec", "Connector", "Encoder", "Fusion", "ImageCodec", "OutputDecoder",
+    "Part", "Rules", "Shrunk", "Sight", "SpecError", "Views", "conv_flops", "vit_flops",
 ]  # fmt: skip

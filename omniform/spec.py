@@ -179,6 +179,11 @@ class System:
         forms = {o.form for o in self.outputs.values()}
         return 3 if "discrete" in forms else 2 if "continuous" in forms else 1
 
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Name of every loss -> its factor in the sum: one for each output, and the backbone's own."""
+        return {**{modality: output.weight for modality, output in self.outputs.items()}, **self.backbone.losses}
+
     # -- parts --
 
     def continuous(self, modality: str) -> Continuous:
@@ -295,6 +300,7 @@ def _check(system: System) -> None:
         _check_input(system, modality, entry)
     _check_positions(system)
     known = {*system.parts(), *(f"{m}.fusion" for m in system.inputs)}
+    known |= {"backbone.experts"} if system.backbone.experts_part else set()
     for stage in system.stages:
         _check_stage(system, stage, known)
 

@@ -68,6 +68,7 @@ class Stage:
         warmup: fraction of the steps over which the learning rate rises.
         max_positions: longest document kept, media included.
         views: modality -> views that replace the system's in this stage.
+        experts: "joined" where a backbone's experts are still one MLP each, of which all are copies when it ends.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Stage:
     lora: Lora | None = None
     prompt: Prompt | None = None
     views: Mapping[str, Views] = FrozenMap()
+    experts: Literal["apart", "joined"] = "apart"
     source: str = ""
 
     def __post_init__(self) -> None:

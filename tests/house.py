@@ -12,13 +12,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "omniform"
-PART_FOLDERS = ("views", "encoders", "connectors", "fusion", "backbones", "codecs", "decoders")
+PART_FOLDERS = ("views", "encoders", "connectors", "fusion", "experts", "backbones", "codecs", "decoders")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("frozen", "index"),
     ("geometry",),
     ("change",),
     ("parts", "prompt"),
+    ("routing",),
     ("stage",),
     ("spec",),
     ("batch", "attention", "scan"),
@@ -36,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Units of the package from the ground up; a unit imports its own layer and those below; `__init__` is free."""
 
 TORCH_FREE_UNITS = (
-    "frozen", "index", "geometry", "change", "parts", "prompt", "stage", "spec", "serial", "survey", "facts",
+    "frozen", "index", "geometry", "change", "parts", "prompt", "routing", "stage", "spec", "serial", "survey", "facts",
     "catalogue", "cost", "systems", *PART_FOLDERS,
 )  # fmt: skip
 HEAVY = frozenset({"torch", "transformers", "torchvision", "peft", "accelerate", "safetensors", "numpy", "PIL"})

@@ -32,6 +32,7 @@ PUBLISHED = {
     "MAMBA_130M": 129135360, "MAMBA_370M": 371516416, "MAMBA_790M": 793204224, "MAMBA_1_4B": 1372178432,
     "MAMBA_2_8B": 2768345600,
     "MPT_7B": 6649286656, "INTERNLM2_20B": 19861149696, "DEEPSEEK_7B": 6910365696, "REDPAJAMA_3B": 2775864320,
+    "QWEN_1_8B": 1836828672, "QWEN_7B": 7721324544,
 }  # fmt: skip
 """Sum of the released weights (model.safetensors.index.json total_size / bytes, or model cards)."""
 
@@ -142,11 +143,20 @@ THEIRS = {n: s for n, s in TINY_NAMED.items() if not getattr(s, "qk_norm", False
 """Those that transformers computes too: its MPT has no norm of queries and keys."""
 
 
+def plain(state):
+    """Weights by transformers' names: Qwen's three projections in one become three."""
+    found = {}
+    for name, values in state.items():
+        three = zip("qkv", values.chunk(3), strict=True) if "c_attn" in name else [("", values)]
+        found.update({name.replace("c_attn", f"{letter}_proj"): part for letter, part in three})
+    return found
+
+
 def eager(spec, module):
     """transformers' own model with the same weights and its plainest attention."""
     config = AutoConfig.for_model(spec.model_type, **spec.config())
     theirs = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    theirs.load_state_dict(module.lm.state_dict())
+    theirs.load_state_dict(plain(module.lm.state_dict()))
     return theirs.eval()
 
 

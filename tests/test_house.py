@@ -209,6 +209,7 @@ def test_no_module_keeps_state() -> None:
 def test_every_raise_says_something() -> None:
     allowed = {
         "parts.py": ["NotImplementedError"],  # the contracts: what every member must say
+        "routing.py": ["NotImplementedError"],
         "encoders/image_module.py": ["NotImplementedError"],
         "encoders/audio_module.py": ["NotImplementedError"],
         "encoders/audio.py": ["NotImplementedError"],

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 
 from omniform.frozen import FrozenMap
 from omniform.geometry import SpecError
-from omniform.parts import Backbone, Shrunk
+from omniform.parts import Backbone, Rules, Shrunk
+from omniform.routing import Experts
 
 SHRUNK: Mapping[Shrunk, Mapping[str, int]] = FrozenMap(
     tiny=FrozenMap(dim=32, layers=2, heads=4, mlp_dim=48, vocab=128, context=512),
@@ -40,6 +41,7 @@ class Decoder(Backbone):
         rotary: fraction of a head that is rotated; 0 where positions enter in another way.
         tied: whether the output head is the embedding.
         init_std: spread of fresh weights; None is the family's own.
+        moe: experts in the place of some layers' MLPs.
     """
 
     abstract: ClassVar[bool] = True
@@ -74,6 +76,7 @@ class Decoder(Backbone):
     rotary: float = 1.0
     tied: bool = False
     init_std: float | None = None
+    moe: Experts | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rope_scaling", FrozenMap({k: _frozen(v) for k, v in self.rope_scaling.items()}))
@@ -104,6 +107,27 @@ class Decoder(Backbone):
         """Linear layers with a bias: any of "qkv", "out", "mlp", "head"."""
         return frozenset()
 
+    @property
+    def trees(self) -> bool:  # type: ignore[override]
+        return self.moe is None or self.moe.trees
+
+    @property
+    def released(self) -> Rules:  # type: ignore[override]
+        first = ((f"{self.layer_prefix}{i}.mlp.", f"experts.layers.{i}.experts.0.") for i in self.routed_layers)
+        return (*first, ("", "lm."))  # the MLPs of a plain language model are the first experts
+
+    @property
+    def experts_part(self) -> Experts | None:
+        return self.moe
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        return self.moe.losses if self.moe else FrozenMap()
+
+    def joined(self) -> Self:
+        """The same model with one MLP in the place of each router and its experts."""
+        return self.but(moe=None)
+
     # -- cost --
 
     def linears(self) -> Linears:
@@ -113,12 +137,13 @@ class Decoder(Backbone):
         return {"qkv": [(self.dim, q), (self.dim, kv), (self.dim, kv)], "out": [(q, self.dim)], "mlp": mlp}
 
     def layer_linear_params(self) -> int:
-        return sum(
-            a * b + (b if group in self.biases else 0) for group, pairs in self.linears().items() for a, b in pairs
-        )
+        return sum(map(self._group_params, self.linears()))
+
+    def _group_params(self, group: str) -> int:
+        return sum(a * b + (b if group in self.biases else 0) for a, b in self.linears()[group])
 
     def layer_params(self) -> int:
-        """Parameters of one layer."""
+        """Parameters of one layer, one without experts where some have them."""
         return self.layer_linear_params() + self.norms_per_layer * self.norm_params * self.dim
 
     def embedding_params(self) -> int:
@@ -127,14 +152,41 @@ class Decoder(Backbone):
         return self.vocab * self.dim + head + (self.vocab if "head" in self.biases else 0)
 
     def num_params(self) -> int:
-        return self.embedding_params() + self.layers * self.layer_params() + self.norm_params * self.dim
+        return self.embedding_params() + self._params_from(0) + self.norm_params * self.dim
+
+    def _params_from(self, first_layer: int) -> int:
+        """Parameters of the layers from one on."""
+        plain = max(self.layers - first_layer, 0) * self.layer_params()
+        return plain + (sum(i >= first_layer for i in self.routed_layers) * self.further_params() if self.moe else 0)
+
+    @property
+    def routed_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers whose MLP is several experts."""
+        return self.moe.layers(self.layers) if self.moe else ()
+
+    def further_params(self) -> int:
+        """Parameters that a layer with experts has beyond one without."""
+        return self.moe.further_params(self.dim, self._group_params("mlp")) if self.moe else 0
+
+    def experts_params(self) -> int:
+        """Parameters of all experts and routers."""
+        return len(self.routed_layers) * (self._group_params("mlp") + self.further_params()) if self.moe else 0
+
+    def active_params(self) -> int:
+        idle = self.moe.idle_params(self._group_params("mlp")) if self.moe else 0
+        return self.num_params() - len(self.routed_layers) * idle
 
     def active_layer_params(self) -> int:
         """Weights of one layer that one position is multiplied with."""
         return sum(a * b for pairs in self.linears().values() for a, b in pairs)
 
     def flops_per_position(self) -> int:
-        return 2 * self.layers * self.active_layer_params()
+        return 2 * (self.layers * self.active_layer_params() + self._further_weights())
+
+    def _further_weights(self) -> int:
+        """Weights that a position is multiplied with because some layers have experts."""
+        one = sum(a * b for a, b in self.linears()["mlp"]) if self.moe else 0
+        return len(self.routed_layers) * self.moe.further_weights(self.dim, one) if self.moe else 0
 
     def attention_flops(self, queries: int, keys: int) -> int:
         return 4 * self.layers * queries * keys * self.heads * self.per_head
@@ -143,10 +195,12 @@ class Decoder(Backbone):
         return 2 * self.layers * self.kv_heads * self.per_head * bytes_per_value
 
     def learnable_params(self, first_layer: int = 0) -> int:
-        return max(self.layers - first_layer, 0) * self.layer_params() if first_layer else self.num_params()
+        return self._params_from(first_layer) if first_layer else self.num_params()
 
     def lora_params(self, rank: int) -> int:
-        return self.layers * rank * sum(a + b for pairs in self.linears().values() for a, b in pairs)
+        further = self.moe.further_linears(self.dim, self.linears()["mlp"]) if self.moe else []
+        each = self.layers * sum(a + b for pairs in self.linears().values() for a, b in pairs)
+        return rank * (each + len(self.routed_layers) * sum(a + b for a, b in further))
 
     def activation_values(self, learns: bool) -> int:
         q, kv = self.heads * self.per_head, self.kv_heads * self.per_head
@@ -160,8 +214,9 @@ class Decoder(Backbone):
 
     @property
     def active_mlp_dim(self) -> int:
-        """Width of the MLP that one position passes through."""
-        return self.mlp_dim
+        """Width of the MLP that one position passes through, on an average over layers."""
+        passed = self.moe.passed if self.moe else 1
+        return self.mlp_dim * (self.layers + (passed - 1) * len(self.routed_layers)) // self.layers
 
     # -- sizes --
 

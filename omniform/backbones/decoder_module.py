@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -13,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from omniform import attention
 from omniform.backbones.decoder import Decoder
-from omniform.batch import Fused, Tree
+from omniform.batch import Fused, Loss, Notes, Tree
 
 # what transformers' layers call the keys and values that they are given: renamed in 5.24
 CACHE = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
@@ -31,6 +32,9 @@ class DecoderModule(nn.Module):
         config = AutoConfig.for_model(spec.model_type, **self.arguments(spec))
         self.lm: Any = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
         self.spec = spec
+        self.experts: Any = None
+        if spec.moe:
+            self.experts = spec.moe.build(layers=self.layers, attention_of=self.attention_of)
 
     @staticmethod
     def arguments(spec: Decoder) -> dict[str, Any]:
@@ -47,17 +51,20 @@ class DecoderModule(nn.Module):
         tree: Tree,
         cache: DynamicCache | None = None,
         fused: Fused | None = None,
+        notes: Notes | None = None,
     ) -> Float[Tensor, "n dim"]:
         """Last hidden states (after the final norm) of one packed sequence.
 
         Args:
             fused: what fusions attached to the layers know of this call.
+            notes: where layers write down what `losses` reads.
         """
         out = self.lm.base_model(
             inputs_embeds=embeds[None],
             position_ids=positions.unsqueeze(-2),
             tree=tree,
             fused=fused,
+            notes=notes,
             use_cache=cache is not None,
             **{CACHE: cache},
         )
@@ -94,7 +101,7 @@ class DecoderModule(nn.Module):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Its layers, for fusions that attach to them."""
+        """Its layers, for fusions and experts that attach to them."""
         found: Any = self.lm.get_submodule(self.spec.layer_prefix.rstrip("."))
         return found
 
@@ -102,9 +109,13 @@ class DecoderModule(nn.Module):
         """The attention of a layer: the first of its modules to be given the call's keyword arguments."""
         return layer.get_submodule(self.spec.attention_name)
 
+    def losses(self, notes: Notes) -> dict[str, Loss]:
+        """Losses of its own, from what its layers noted: of each document the sum over layers."""
+        return {name: Loss.of_documents(torch.stack(notes[name]).sum(0)) for name in self.spec.losses if name in notes}
+
     def layer_prefix(self) -> str:
         """Prefix before a layer's number in parameter names."""
         return "lm." + self.spec.layer_prefix
 
     def idle(self) -> tuple[str, ...]:
-        return ()
+        return tuple(f"experts.{prefix}" for prefix in self.experts.idle()) if self.experts else ()

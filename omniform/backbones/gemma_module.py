@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from omniform.backbones.decoder_module import DecoderModule
-from omniform.batch import Fused, Tree
+from omniform.batch import Fused, Notes, Tree
 
 
 class GemmaModule(DecoderModule):
@@ -25,8 +25,9 @@ class GemmaModule(DecoderModule):
         tree: Tree,
         cache: DynamicCache | None = None,
         fused: Fused | None = None,
+        notes: Notes | None = None,
     ) -> Float[Tensor, "n dim"]:
-        return super().forward(self._scaled(embeds), positions, tree, cache, fused)
+        return super().forward(self._scaled(embeds), positions, tree, cache, fused, notes)
 
     def step(
         self,

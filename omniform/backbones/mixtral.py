@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omniform.backbones.decoder import KEYS, SILU, Decoder, Linears
 from omniform.frozen import FrozenMap
+
+LOSS = "balance"
+"""Name of the routers' loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +19,12 @@ class Mixtral(Decoder):
     Attributes:
         experts: experts of each layer.
         chosen: experts that a position passes through.
+        balance: factor of the loss that keeps experts evenly used, summed over all chosen experts, with means over a
+            document's positions in all layers (transformers' `load_balancing_loss_func`, arXiv:2101.03961 equation 4).
+            Released configurations name one, but it is only added where `output_router_logits` says so; 0 is none.
     """
+
+    implementation = "omniform.backbones.mixtral_module:MixtralModule"
 
     abstract = False
     model_type = "mixtral"
@@ -26,6 +35,11 @@ class Mixtral(Decoder):
     rope_theta: float = 1000000.0
     experts: int = 8
     chosen: int = 2
+    balance: float = 0.0
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        return FrozenMap({LOSS: self.balance} if self.balance else {})
 
     def linears(self) -> Linears:
         # experts are not linear modules but stacked weights
@@ -41,6 +55,9 @@ class Mixtral(Decoder):
 
     def layer_params(self) -> int:
         return super().layer_params() + self.experts * (self.expert_params + self.dim)
+
+    def active_params(self) -> int:
+        return self.num_params() - self.layers * (self.experts - self.chosen) * self.expert_params
 
     def active_layer_params(self) -> int:
         return super().active_layer_params() + self.chosen * self.expert_params + self.experts * self.dim

@@ -16,7 +16,7 @@ from transformers.models.mpt.modeling_mpt import MptAttention, MptBlock
 from omniform.attention import Slopes, tree_attention
 from omniform.backbones.decoder_module import CACHE, DecoderModule
 from omniform.backbones.mpt import Mpt
-from omniform.batch import Fused, Tree
+from omniform.batch import Fused, Notes, Tree
 
 
 class TreeMptAttention(MptAttention):
@@ -88,6 +88,7 @@ class MptModule(DecoderModule):
         tree: Tree,
         cache: DynamicCache | None = None,
         fused: Fused | None = None,
+        notes: Notes | None = None,  # no block has anything to note
     ) -> Float[Tensor, "n dim"]:
         return self._run(embeds[None], tree, None, cache, fused)[0]
 

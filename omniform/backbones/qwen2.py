@@ -1,8 +1,4 @@
-"""Qwen2 (arXiv:2407.10671), Qwen1.5 and Qwen (arXiv:2309.16609): LLaMA with biases on queries, keys and values.
-
-Qwen's fused `c_attn`, `w1` and `w2` are split by its layout (`w2` is the gate). Its dynamic NTK and log-n scaling act
-beyond 2048 positions at inference only (QwenLM/Qwen modeling_qwen.py) and are not reproduced.
-"""
+"""Qwen2 (arXiv:2407.10671) and Qwen1.5: LLaMA with biases on queries, keys and values."""
 
 from __future__ import annotations
 
@@ -41,6 +37,3 @@ QWEN1_5_7B = Qwen2(
     rope_theta=1000000.0,
 )  # fmt: skip
 QWEN1_5_1_8B = QWEN1_5_7B.but(dim=2048, layers=24, heads=16, kv_heads=16, mlp_dim=5504)
-
-QWEN_7B = QWEN1_5_7B.but(name="Qwen", context=8192, rope_theta=10000.0)
-QWEN_1_8B = QWEN1_5_1_8B.but(name="Qwen", context=8192, rope_theta=10000.0)

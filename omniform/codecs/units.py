@@ -12,8 +12,8 @@ from math import prod
 from typing import Any, Self
 
 from omniform.frozen import FrozenMap
-from omniform.geometry import Grid, SpecError
-from omniform.parts import AudioCodec, Part, Shrunk, conv1d_flops, vit_flops
+from omniform.geometry import Grid, SpecError, conv1d_flops, vit_flops
+from omniform.parts import AudioCodec, Part, Shrunk
 
 Conv = tuple[int, int, int, int]
 """(kernel, in, out, rate) of one convolution, the rate in output cells for each frame."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from omniform.geometry import SpecError
 from omniform.spec import Continuous, Discrete, Learn, Shared, Stage, System
 
@@ -36,13 +38,20 @@ def learning(system: System, stage: Stage) -> dict[str, int]:
     return found
 
 
+def _backbone_learns(backbone: Any, stage: Stage, item: Learn) -> int:
+    if item.part == "backbone.experts":
+        return int(backbone.experts_params())
+    joined = stage.experts == "joined" and backbone.experts_part
+    return int((backbone.joined() if joined else backbone).learnable_params(item.first_layer))
+
+
 def _learns(system: System, stage: Stage, item: Learn) -> int:
     modality, _, kind = item.part.partition(".")
     dim = system.backbone.dim
     if item.tokens:
         return system.backbone.vocab * dim
-    if item.part == "backbone":
-        return system.backbone.learnable_params(item.first_layer)
+    if item.part.startswith("backbone"):
+        return _backbone_learns(system.backbone, stage, item)
     if kind == "decoder":
         return system.outputs[modality].num_params(dim)
     entry = system.continuous(modality)

@@ -60,6 +60,7 @@ def start_learning(model: Lmm, stage: StageRun, id_of: Callable[[str], int] | No
     Raises:
         RecipeError: two entries of the stage name the same parameter.
     """
+    _join_experts(model, stage.experts == "joined")
     groups = [
         Group(_known(i.lr), parameters_that_learn(model, stage, i), 0.0 if i.tokens else i.weight_decay)
         for i in stage.learn
@@ -114,6 +115,8 @@ def parameters_that_learn(
     if item.tokens:
         table = model.backbone.lm.get_input_embeddings().weight
         return {name: p for name, p in named.items() if p is table}
+    if item.part == "backbone":
+        return {name: p for name, p in named.items() if not name.startswith(_waiting(model, stage))}
     if kind != "connector":
         return named
     inputs: Mapping[str, Any] = model.system.inputs
@@ -127,6 +130,8 @@ def parameters_that_learn(
 def taught(model: Lmm, stage: StageRun, modalities: Collection[str] = MODALITIES) -> set[str]:
     """Names of the parameters that differ after a stage; the model is without adapters."""
     names = {name for item in stage.learn for name in parameters_that_learn(model, stage, item, modalities)}
+    if _waiting(model, stage) and any(item.part == "backbone" for item in stage.learn):
+        names |= {n for n, _ in model.parameters_of("backbone.experts") if n not in names and ".experts." in n[9:]}
     return names | (adapted_weights(model, stage.lora.part) if stage.lora else set())
 
 
@@ -136,8 +141,23 @@ def stop_learning(model: Lmm, stage: StageRun, learning: Learning | None = None)
         handle.remove()
     if stage.lora:
         merge(model, stage.lora.part)
+    if stage.experts == "joined" and model.system.backbone.experts_part:
+        model.backbone.experts.spread()
+    _join_experts(model, False)
     model.requires_grad_(False)
     model.eval()
+
+
+def _waiting(model: Lmm, stage: StageRun) -> tuple[str, ...]:
+    """Prefixes of what takes no part while a stage's experts are joined."""
+    if stage.experts != "joined" or not model.system.backbone.experts_part:
+        return ()
+    return tuple(f"backbone.experts.{prefix}" for prefix in model.backbone.experts.copies())
+
+
+def _join_experts(model: Lmm, joined: bool) -> None:
+    if model.system.backbone.experts_part:
+        model.backbone.experts.joined = joined
 
 
 def prefixes(model: Lmm, paths: tuple[str, ...]) -> tuple[str, ...]:

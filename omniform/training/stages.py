@@ -41,6 +41,7 @@ class StageRun:
     on_bad_media: Literal["stop", "skip"]
     prompt: Prompt | None
     views: Mapping[str, Views]
+    experts: Literal["apart", "joined"] = "apart"
 
     def plain(self, system: System) -> dict[str, Any]:
         """Plain data in the recipe's schema; parts of the system's own stage that do not learn here are null."""
@@ -84,7 +85,8 @@ def resolve_stage(system: System, stage: Stage, given: Any) -> StageRun:
     }
     values |= {k: read.get(k, float, getattr(stage, k)) for k in ("warmup", "weight_decay", "clip_norm")}
     _check(system, stage, values, where)
-    return StageRun(name=stage.name, data=read.get("data", str, ""), prompt=stage.prompt, views=stage.views, **values)
+    own: dict[str, Any] = {"prompt": stage.prompt, "views": stage.views, "experts": stage.experts}
+    return StageRun(name=stage.name, data=read.get("data", str, ""), **own, **values)
 
 
 def _longest(system: System, stage: Stage) -> int | Undisclosed:

@@ -20,14 +20,16 @@ class TrainingError(RuntimeError):
 def accumulate(model: Lmm, step: Step, precision: str, device: torch.device) -> Tensor:
     """Add the gradient of a step's mean loss to the parameters; gives that loss.
 
-    Every packed batch counts by its share of the step's learned tokens, so the gradient is that of the undivided step.
+    Every packed batch counts by its share of the step's learned tokens, or of its documents where the loss is one of
+    the backbone's own, so the gradient is that of the undivided step.
     """
-    weights = {modality: part.weight for modality, part in model.system.outputs.items()}
+    factors = model.system.loss_weights
+    shares = {name: step.weight if name in model.system.outputs else step.documents for name in factors}
     mean = torch.zeros((), device=device)
     for batch in step.micro:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             losses = model(batch.to(device))
-        loss = torch.stack([weights[m] * loss.total for m, loss in losses.items()]).sum() / step.weight
+        loss = torch.stack([factors[m] * loss.total / shares[m] for m, loss in losses.items()]).sum()
         loss.backward()
         mean += loss.detach()
     return mean

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -226,7 +227,9 @@ def stage_loader(setup: Setup, stage: StageRun) -> Loader:
     order = Order.of(dataset, stage.batch, setup.recipe.seed)
     if not order.documents:
         raise TrainingError(f"stage {stage.name!r}: dataset {stage.data!r} holds no documents")
+    experts: Any = setup.system.backbone.experts_part if stage.experts == "apart" else None
+    trees = experts.trees_in_training if experts else setup.system.backbone.trees
     return Loader(
         dataset, setup.processor, order, prompt=stage.prompt, views=stage.views, max_positions=stage.max_positions,
-        pack_positions=stage.pack_positions, on_bad_media=stage.on_bad_media, trees=setup.system.backbone.trees,
+        pack_positions=stage.pack_positions, on_bad_media=stage.on_bad_media, trees=trees,
     )  # fmt: skip

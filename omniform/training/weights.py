@@ -23,7 +23,7 @@ from omniform.weights import store
 from omniform.weights.files import entries, read
 from omniform.weights.fill import fill, slots
 from omniform.weights.hub import folder_of
-from omniform.weights.layout import CheckpointError, LayoutError, match
+from omniform.weights.layout import CheckpointError, LayoutError, match, ours
 
 PACKAGE = "package:"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".gguf")
@@ -73,10 +73,21 @@ def _load_folder(model: Lmm, path: str, folder: Path, source: str) -> None:
         ((prefixes(model, (path,))[0], ""),) if (folder / store.SYSTEM).is_file() else _public_rules(model, path)
     )
     found = match({key: entry.shape for key, entry in held.items()}, needed.shapes, rules, needed.aliases)
-    if found.missing or found.mismatched:
-        raise LayoutError(source, f"the part {path}", found.missing, (), found.mismatched)
+    fresh = () if (folder / store.SYSTEM).is_file() else _fresh(model, path)
+    missing = tuple(name for name in found.missing if not name.startswith(fresh))
+    if missing or found.mismatched:
+        raise LayoutError(source, f"the part {path}", missing, (), found.mismatched)
     names = {key: name for name, key in found.found.items()}
     fill(part, ((names[key], values) for key, values in read(held, names)), dtype=torch.float32)
+    if fresh:
+        model.backbone.experts.spread()
+
+
+def _fresh(model: Lmm, path: str) -> tuple[str, ...]:
+    """Prefixes of what a plain language model lacks: routers start fresh, experts as copies of its MLPs."""
+    if path != "backbone" or not model.system.backbone.experts_part:
+        return ()
+    return tuple(f"experts.{prefix}" for prefix in model.backbone.experts.copies())
 
 
 def _public_rules(model: Lmm, path: str) -> Rules:
@@ -99,5 +110,8 @@ def _load_gguf(model: Lmm, path: str, file: Path) -> None:
     missing = tuple(sorted(set(info["missing_keys"]) - set(mismatched)))
     if missing or mismatched or info["unexpected_keys"]:
         raise LayoutError(str(file), f"the part {path}", missing, tuple(info["unexpected_keys"]), mismatched)
-    kept = slots(part).shapes
-    fill(part, ((f"lm.{name}", t) for name, t in lm.state_dict().items() if f"lm.{name}" in kept))
+    kept, rules = slots(part).shapes, _public_rules(model, path)
+    named = ((ours(name, rules), t) for name, t in lm.state_dict().items())
+    fill(part, ((name, t) for name, t in named if name in kept))
+    if _fresh(model, path):
+        model.backbone.experts.spread()
