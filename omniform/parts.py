@@ -355,32 +355,6 @@ class Codec(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageCodec(Codec):
-    """A codec of pictures; `mean`, `std` and `resample` as an encoder's."""
-
-    abstract: ClassVar[bool] = True
-    modality: ClassVar[str] = "image"
-
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    resample: Literal["bicubic", "bilinear", "lanczos"] = "lanczos"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AudioCodec(Codec):
-    """A codec of mono sound of `rate` samples a second."""
-
-    abstract: ClassVar[bool] = True
-    modality: ClassVar[str] = "audio"
-
-    rate: int
-
-    @property
-    def size(self) -> Grid:
-        return (self.rate,)
-
-
-@dataclass(frozen=True, kw_only=True)
 class OutputDecoder(Part):
     """One output form. Its module has four verbs: target, loss, embed, render."""
 
@@ -396,6 +370,6 @@ class OutputDecoder(Part):
 
 
 __all__ = [
-    "AudioCodec", "Backbone", "Codec", "Connector", "Encoder", "Fusion", "ImageCodec", "OutputDecoder",
+    "Backbone", "Codec", "Connector", "Encoder", "Fusion", "OutputDecoder",
     "Part", "Rules", "Shrunk", "Sight", "SpecError", "Views", "conv_flops", "vit_flops",
 ]  # fmt: skip

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Self
 
+from omniform.codecs.families import AudioCodec
 from omniform.geometry import Grid, SpecError, conv1d_flops
-from omniform.parts import AudioCodec, Shrunk
+from omniform.parts import Shrunk
 
 Conv = tuple[int, int, int, int]
 """(kernel, in, out, samples that an output cell stands for) of one convolution."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Self
 
+from omniform.codecs.families import AudioCodec
 from omniform.frozen import FrozenMap
 from omniform.geometry import Grid, SpecError, conv1d_flops, vit_flops
-from omniform.parts import AudioCodec, Part, Shrunk
+from omniform.parts import Part, Shrunk
 
 Conv = tuple[int, int, int, int]
 """(kernel, in, out, rate) of one convolution, the rate in output cells for each frame."""

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from omniform.codecs.families import ImageCodec
 from omniform.geometry import Grid, SpecError
-from omniform.parts import ImageCodec, Shrunk, conv_flops
+from omniform.parts import Shrunk, conv_flops
 
 GROUPS = 32
 """Groups of every norm."""
