@@ -101,6 +101,10 @@ PROMPTS = {
         LLAMA_3.format("<|eot_id|>", "assistant", "<|end_of_text|>"), ("<|eot_id|>", "<|end_of_text|>"),
     ),
     "vila:1.5-3b": (VICUNA.format("</s>"), ("</s>",)),
+    "qwen2-vl": (
+        CHATML.replace("<image>", "<|vision_start|><image><|vision_end|>").format("You are a helpful assistant.", "\n", ""),
+        ("<|im_end|>",),
+    ),
     "vila:nvila-8b": (CHATML.format("You are a helpful assistant", "\n", ""), ("<|im_end|>",)),
 }  # fmt: skip
 """System or size -> its prompt for two turns about a picture, and what ends an answer."""
@@ -112,6 +116,7 @@ LEARNED = {
     "llava-next:34b": ["A cat.<|im_end|>", "Ears.<|im_end|>"],
     "llava-onevision": ["<|im_start|>assistant\nA cat.<|im_end|>\n", "<|im_start|>assistant\nEars.<|im_end|>\n"],
     "imp:2b": ["A cat.<|im_end|>", "Ears.<|im_end|>"],
+    "qwen2-vl": ["A cat.<|im_end|>\n", "Ears.<|im_end|>\n"],
     "vila:nvila-8b": ["A cat.<|im_end|>", "Ears.<|im_end|>"],
 }
 """System or size -> the runs of characters that are learned."""
@@ -274,6 +279,14 @@ RELEASES = {
         {"text_config": {**QWEN, "model_type": "qwen2", "vocab_size": 151936}, "connector_type": "mlp2x_gelu",
          "image_aspect_ratio": "square"},
         "tinyllava:qwen2-0.5b",
+    ),
+    "qwen2-vl": (
+        {**QWEN, "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "intermediate_size": 8960,
+         "vocab_size": 151936, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+         "vision_config": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "hidden_size": 1536,
+                           "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2},
+         "architectures": ["Qwen2VLForConditionalGeneration"]},
+        "qwen2-vl:2b",
     ),
     "vila": (
         {"llm": {**QWEN, "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "vocab_size": 151648,
