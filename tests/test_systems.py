@@ -102,7 +102,9 @@ PROMPTS = {
     ),
     "vila:1.5-3b": (VICUNA.format("</s>"), ("</s>",)),
     "qwen2-vl": (
-        CHATML.replace("<image>", "<|vision_start|><image><|vision_end|>").format("You are a helpful assistant.", "\n", ""),
+        CHATML.replace("<image>", "<|vision_start|><image><|vision_end|>").format(
+            "You are a helpful assistant.", "\n", ""
+        ),
         ("<|im_end|>",),
     ),
     "vila:nvila-8b": (CHATML.format("You are a helpful assistant", "\n", ""), ("<|im_end|>",)),
