@@ -21,6 +21,7 @@ from omniform.connectors.perceiver_resampler import PerceiverResampler
 from omniform.connectors.pooled_mlp import PooledMlp
 from omniform.connectors.qformer import QFormer
 from omniform.connectors.query_transformer import QueryTransformer
+from omniform.connectors.window_qformer import WindowQFormer
 from omniform.encoders.beats import BEATS_ITER3_PLUS_AS2M
 from omniform.encoders.clip import CLIP_L_224
 from omniform.encoders.conv_net import ConvNet
@@ -86,6 +87,7 @@ FREE_VIEWS: tuple[Native | NativeFrames, ...] = (
     NativeFrames(per_second=0.5, least=1, most=6, min_pixels=36, max_pixels=9 * 36, total_pixels=36),
 )
 """Views of no fixed size."""
+WINDOW = QFormer(positions=1, width=12, layers=2, heads=3, mlp_dim=20, cross_every=1, dropout=0.0, normed=False)
 CONNECTORS: tuple[Connector, ...] = (
     Linear(),
     Mlp(),
@@ -108,6 +110,9 @@ CONNECTORS: tuple[Connector, ...] = (
     QFormer(positions=2, width=12, layers=2, heads=3, mlp_dim=20, cross_every=1, dropout=0.0),
     QueryTransformer(positions=3, width=16, layers=1, heads=2, mlp_dim=20),
     QueryTransformer(positions=1, width=12, layers=2, heads=3, mlp_dim=24),
+    QFormer(positions=1, width=12, layers=1, heads=3, mlp_dim=20, dropout=0.0, normed=False),
+    WindowQFormer(inner=WINDOW, kernel=5, stride=3),
+    WindowQFormer(inner=WINDOW.but(positions=2, cross_every=2), kernel=4, stride=4),
     PatchMining(),
     PatchMining(depth=1),
     PerceiverResampler(positions=3, layers=2, heads=2, head_dim=5),

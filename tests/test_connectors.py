@@ -81,7 +81,15 @@ def test_every_parameter_has_a_gradient(connector: Connector) -> None:
     out = module(*inputs(connector, (6, 6))).values
     (out * torch.randn_like(out)).sum().backward()
     for name, parameter in module.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+        moved = parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
+        assert moved != name.startswith(tuple(prefix for prefix, _ in connector.idle())), name
+
+
+@every_example
+def test_idle_parameters_are_counted(connector: Connector) -> None:
+    named = dict(connector.build(**widths(connector)).named_parameters())
+    for prefix, number in connector.idle():
+        assert sum(p.numel() for name, p in named.items() if name.startswith(prefix)) == number
 
 
 @every_example

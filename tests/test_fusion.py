@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from omniform import index
 from omniform.batch import Fused, Node, Placed, State, Tree
+from omniform.fusion.adapted_splice import AdaptedSplice
 from omniform.fusion.adapter_prompts import AdapterPrompts
 from omniform.fusion.attached_module import Attached
 from omniform.fusion.gated_cross_attention import GatedCrossAttention
@@ -22,6 +23,7 @@ EXAMPLES: tuple[Fusion, ...] = (
     Splice(),
     VisualExpert(),
     AdapterPrompts(length=3, layers=1),
+    AdaptedSplice(rank=3, alpha=6.0),
     GatedCrossAttention(heads=2, head_dim=5),
     GatedCrossAttention(every=2, heads=3, head_dim=4, mlp_ratio=2),
 )

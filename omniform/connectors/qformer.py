@@ -11,6 +11,8 @@ from typing import Self
 from omniform.geometry import Grid, SpecError, flat_rows
 from omniform.parts import Connector, Shrunk
 
+PROJECTIONS = ("query", "key")
+
 
 @dataclass(frozen=True, kw_only=True)
 class QFormer(Connector):
@@ -23,6 +25,7 @@ class QFormer(Connector):
         words: vocabulary of the text that it can read beside the queries; 0 for none. Queries and text attend to each
             other, but have MLPs of their own, and text does not see the features.
         longest: positions of text.
+        normed: whether the features are normed first.
     """
 
     implementation = "omniform.connectors.qformer_module:QFormerModule"
@@ -37,6 +40,7 @@ class QFormer(Connector):
     dropout: float = 0.1
     words: int = 0
     longest: int = 512
+    normed: bool = True
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -53,6 +57,13 @@ class QFormer(Connector):
     def cells(self, grid: Grid) -> Grid:
         return (self.positions,)
 
+    def idle(self) -> tuple[tuple[str, int], ...]:
+        """A single query has only itself to attend to, whatever its query and key projections say."""
+        if self.positions > 1 or self.words:
+            return ()
+        projections = (f"bert.encoder.layer.{i}.attention.self.{n}." for i in range(self.layers) for n in PROJECTIONS)
+        return tuple((name, (self.width + 1) * self.width) for name in projections)
+
     def crosses(self, layer: int) -> bool:
         """Whether a layer attends to the features."""
         return layer % self.cross_every == 0
@@ -68,7 +79,7 @@ class QFormer(Connector):
         cross = 2 * (w + 1) * w + 2 * (in_dim + 1) * w + 2 * w
         text = (self.words + self.longest) * w + self.layers * mlp if self.words else 0
         former = self.layers * (attention + mlp) + self.num_crosses * cross + 2 * w
-        return 2 * in_dim + self.positions * w + former + text + (w + 1) * out_dim
+        return 2 * in_dim * self.normed + self.positions * w + former + text + (w + 1) * out_dim
 
     def flops(self, grid: Grid, in_dim: int, out_dim: int) -> int:
         w, queries, cells = self.width, self.positions, flat_rows(grid)

@@ -20,7 +20,7 @@ class QFormerModule(nn.Module):
 
     def __init__(self, spec: QFormer, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(in_dim)
+        self.norm = nn.LayerNorm(in_dim) if spec.normed else nn.Identity()
         self.query_tokens = nn.Parameter(torch.randn(1, spec.positions, spec.width) * STD)
         self.bert = Bert(spec, in_dim)
         self.proj = nn.Linear(spec.width, out_dim)

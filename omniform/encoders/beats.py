@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,6 +13,8 @@ from omniform.parts import Shrunk, conv_flops, vit_flops
 BINS = 128
 FRAME, SHIFT = 400, 160
 """Samples of one frame of the filter banks, and between two."""
+FREQUENCIES = 257
+"""Of a frame, before the filters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,7 @@ class Beats(AudioEncoder):
         # an even kernel gives one cell more, which is dropped
         places = 2 * (cells + 1 - self.position_kernel % 2) * d * d // self.position_groups * self.position_kernel
         gates = 2 * self.layers * cells * 8 * d
+        entry += 2 * (1 + (size[1] - FRAME) // SHIFT) * FREQUENCIES * BINS  # the mel filters
         return entry + places + gates + vit_flops(cells, self.layers, d, self.mlp_dim)
 
     def shrunk(self, size: Shrunk) -> Self:
@@ -110,6 +114,18 @@ class Beats(AudioEncoder):
             **tiny, "width": 96, "mlp_dim": 192, "patch_width": 64, "longest": min(self.longest, 32000),
         }  # fmt: skip
         return self.but(**(tiny if size == "tiny" else nano))
+
+    @classmethod
+    def fields_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields from the "cfg" of a released checkpoint."""
+        names = {
+            "width": "encoder_embed_dim", "layers": "encoder_layers", "heads": "encoder_attention_heads",
+            "mlp_dim": "encoder_ffn_embed_dim", "patch": "input_patch_size", "patch_width": "embed_dim",
+            "position_kernel": "conv_pos", "position_groups": "conv_pos_groups", "buckets": "num_buckets",
+            "farthest": "max_distance",
+        }  # fmt: skip
+        classes = config["predictor_class"] if config.get("finetuned_model") else 0
+        return {**{field: config[key] for field, key in names.items()}, "classes": classes}
 
 
 BEATS_ITER3_PLUS = Beats()

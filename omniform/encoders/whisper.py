@@ -11,6 +11,8 @@ from omniform.parts import Shrunk, vit_flops
 
 HOP = 160
 """Samples between two columns of the spectrogram."""
+FREQUENCIES = 201
+"""Of a column, before the mel filters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,9 @@ class Whisper(AudioEncoder):
     def flops(self, size: Hw) -> int:
         rows = self.cells(size)[0]
         columns = 2 * self.positions if self.padded else size[1] // HOP
+        filters = 2 * columns * FREQUENCIES * self.mels
         convolutions = 2 * 3 * self.width * (columns * self.mels + rows * self.width)
-        return convolutions + vit_flops(rows, self.layers, self.width, self.mlp_dim)
+        return filters + convolutions + vit_flops(rows, self.layers, self.width, self.mlp_dim)
 
     def shrunk(self, size: Shrunk) -> Self:
         tiny = {"width": 20, "layers": 2, "heads": 4, "mlp_dim": 32, "mels": 8, "positions": 24}

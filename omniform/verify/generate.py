@@ -13,7 +13,7 @@ from omniform.inference.sampling import GenerationConfig
 from omniform.spec import System
 from omniform.training.setup import set_up
 from omniform.verify.check import Context, Failed
-from omniform.verify.small import DATA, small_recipe
+from omniform.verify.small import DATA, modality_of, small_recipe
 
 QUESTIONS, TOKENS = 6, 12
 GREEDY = GenerationConfig(max_new_tokens=TOKENS, min_new_tokens=TOKENS)
@@ -29,7 +29,7 @@ def check(system: System, context: Context) -> str:
     with TemporaryDirectory(prefix="omniform-") as folder:
         setup = set_up(small_recipe(system, system.stages[-1:], Path(folder)))
     engine = Engine(setup.model, setup.processor)
-    documents = _questions()
+    documents = _questions(system)
     for name, config in (("greedy", GREEDY), ("sampled", SAMPLED)):
         batched = engine.generate(documents, config)
         _same(f"{name}, a second time", documents, batched, engine.generate(documents, config))
@@ -39,9 +39,9 @@ def check(system: System, context: Context) -> str:
     return f"{len(documents)} answers of {TOKENS} tokens, greedy and sampled: same twice, same alone and in a batch"
 
 
-def _questions() -> list[Document]:
-    """Questions about several pictures, some about the same one."""
-    dataset = open_dataset(DATA)
+def _questions(system: System) -> list[Document]:
+    """Questions about several media, some about the same one."""
+    dataset = open_dataset(DATA[modality_of(system)])
     stride = max(1, len(dataset) // QUESTIONS * 2)
     numbers = [n for first in range(0, len(dataset), stride) for n in (first, first + 1)][:QUESTIONS]
     return [dataset[n] for n in numbers]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omniform.frozen import FrozenMap
 from omniform.spec import Stage, System, Undisclosed
 from omniform.training.recipe import Recipe, resolve_recipe
+from omniform.verify.check import Failed
 
 STEPS = 20
 LR = 3e-3
@@ -14,14 +17,30 @@ LR = 3e-3
 ASSUMED = {"weight_decay": 0.0, "clip_norm": 1.0}
 """What a stage does where it was never published."""
 DOCUMENTS = 6
-DATA = {"kind": "easy-vqa", "split": "test", "limit": DOCUMENTS}
+DATA: Mapping[str, Mapping[str, Any]] = FrozenMap(
+    image={"kind": "easy-vqa", "split": "test", "limit": DOCUMENTS}, audio={"kind": "tones", "limit": DOCUMENTS}
+)
+"""Modality -> what a system that reads it learns from; the first that it reads counts."""
+
+
+def modality_of(system: System) -> str:
+    """The modality of the data that a system is tried on.
+
+    Raises:
+        Failed: it reads none that there is data of.
+    """
+    found = next((modality for modality in DATA if modality in system.inputs), None)
+    if found is None:
+        raise Failed(f"{system.slug} reads {', '.join(system.inputs)}; there is data of {', '.join(DATA)}")
+    return found
 
 
 def small_recipe(system: System, stages: tuple[Stage, ...], folder: Path) -> Recipe:
     """A recipe of some of a system's stages, with their own prompts, views and parts that learn."""
     return resolve_recipe(
         {
-            "name": "verify", "system": system.slug, "size": "tiny", "tokenizer": {"train": 512}, "data": {"few": DATA},
+            "name": "verify", "system": system.slug, "size": "tiny", "tokenizer": {"train": 512},
+            "data": {"few": dict(DATA[modality_of(system)])},
             "stages": {stage.name: _stage(stage) for stage in stages}, "log_every": 1,
             "checkpoint": {"seconds": None}, "out": str(folder),
         }

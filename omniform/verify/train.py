@@ -15,7 +15,7 @@ from omniform.training.report import Quiet
 from omniform.training.setup import set_up
 from omniform.training.trainer import Trainer, stage_loader
 from omniform.verify.check import Context, Failed
-from omniform.verify.small import DOCUMENTS, STEPS, small_recipe
+from omniform.verify.small import DOCUMENTS, STEPS, modality_of, small_recipe
 
 
 def check(system: System, context: Context) -> str:
@@ -37,7 +37,7 @@ def _run(system: System, stage: Stage, folder: Path) -> str:
     first = loss_of(setup.model, step)
     before = {name: p.detach().clone() for name, p in setup.model.named_parameters()}
     Trainer(setup, folder, Quiet(), torch.device("cpu")).run(None)
-    learning = taught(setup.model, setup.recipe.stages[0], ("image",))
+    learning = taught(setup.model, setup.recipe.stages[0], (modality_of(system),))
     moved = {name for name, p in setup.model.named_parameters() if not torch.equal(before[name], p)}
     if moved != learning:
         wrong, idle = _few(moved - learning), _few(learning - moved)

@@ -23,13 +23,7 @@ def run(golden: Golden) -> dict[str, Any]:
 
 def spec_of(config: dict[str, Any]) -> Beats:
     """The declaration of a checkpoint's "cfg"."""
-    return Beats(
-        width=config["encoder_embed_dim"], layers=config["encoder_layers"], heads=config["encoder_attention_heads"],
-        mlp_dim=config["encoder_ffn_embed_dim"], patch=config["input_patch_size"], patch_width=config["embed_dim"],
-        position_kernel=config["conv_pos"], position_groups=config["conv_pos_groups"], buckets=config["num_buckets"],
-        farthest=config["max_distance"],
-        classes=config["predictor_class"] if config.get("finetuned_model") else 0,
-    )  # fmt: skip
+    return Beats(**Beats.fields_of(config))
 
 
 def classes(golden: Golden) -> dict[str, Tensor]:

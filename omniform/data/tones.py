@@ -1,0 +1,61 @@
+"""Short sounds with questions about them, made here: what a system that hears is tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from omniform.data.dataset import DataError
+from omniform.data.document import Document, Media, Text
+
+RATE = 16000
+MOVES = ("steady", "rising", "falling")
+PITCHES = ("low", "high")
+LOW, HIGH = 220.0, 1760.0
+"""Frequencies in the middle of a sound, in Hz."""
+
+
+@dataclass(frozen=True)
+class Tones:
+    """Tones that are low or high, and steady, rising or falling by an octave; two questions about each.
+
+    Attributes:
+        limit: sounds; each kind comes up in turn.
+        seed: of their lengths (half a second to one and a half) and loudness.
+    """
+
+    limit: int = 60
+    seed: int = 0
+    _documents: list[Document] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise DataError(f"tones: limit {self.limit}; give at least 1 sound")
+        random = np.random.default_rng(self.seed)
+        documents: list[Document] = []
+        for number in range(self.limit):
+            move, pitch = MOVES[number % 3], PITCHES[number // 3 % 2]
+            media = Media("audio", (tone(move, pitch, *random.uniform((0.5, 0.1), (1.5, 0.6))), RATE))
+            for question, answer in (("how does it move?", move), ("is it low or high?", pitch)):
+                segments = (media, Text(question), Text(answer, "assistant"))
+                documents.append(Document(segments, f"tones/{number}/{answer}"))
+        object.__setattr__(self, "_documents", documents)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __getitem__(self, index: int) -> Document:
+        return self._documents[index]
+
+    def group(self, index: int) -> Hashable:
+        return index // 2
+
+
+def tone(move: str, pitch: str, seconds: float, loudness: float) -> np.ndarray:
+    """Samples of one sound."""
+    time = np.linspace(-0.5, 0.5, int(seconds * RATE))
+    octaves = {"steady": 0.0, "rising": 1.0, "falling": -1.0}[move]
+    hertz = (HIGH if pitch == "high" else LOW) * 2.0 ** (octaves * time)
+    return (loudness * np.sin(2 * np.pi * np.cumsum(hertz) / RATE)).astype(np.float32)
