@@ -20,6 +20,8 @@ def tiny(named):
 
 
 TINY_EVERY, TINY_NAMED = tiny(EVERY), tiny(NAMED)
+STACK, TINY_STACK = ({n: s for n, s in known.items() if s.start_id is None} for known in (EVERY, TINY_EVERY))
+"""Those of one stack of layers; `test_encoder_decoder` has the others."""
 
 
 def rule(spec):

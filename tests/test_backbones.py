@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from every_backbone import EVERY, NAMED, TINY_EVERY, TINY_NAMED
+from every_backbone import EVERY, NAMED, STACK, TINY_EVERY, TINY_NAMED, TINY_STACK
 from released_configs import LONGROPE, RELEASED
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
@@ -42,7 +42,7 @@ def on_meta(spec):
         return spec.build()
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", STACK)
 def test_parameters_at_full_size_and_shrunk_are_exact(name):
     for spec in (EVERY[name], EVERY[name].shrunk("tiny"), EVERY[name].shrunk("nano")):
         module = on_meta(spec)
@@ -59,7 +59,7 @@ def test_parameters_are_those_published(name, total):
     assert EVERY[name].num_params() == total
 
 
-@pytest.mark.parametrize("name", TINY_EVERY)
+@pytest.mark.parametrize("name", TINY_STACK)
 def test_linear_modules_are_those_of_the_layer(name):
     spec = TINY_EVERY[name]
     module = on_meta(spec)

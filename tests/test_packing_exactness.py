@@ -17,6 +17,16 @@ TREE = Tree(
 )  # fmt: skip
 """A document alone, three branches of one trunk, a trunk of three levels, and one longer than any tiny window."""
 PLAIN = Tree.of([13, 17, 33, 80, 16])
+APART = Tree((Node(0, 13), Node(13, 17, 0), Node(17, 50), Node(50, 130, 2), Node(130, 139), Node(139, 140, 4)))
+"""Prompts that an encoder reads, each with its answer."""
+
+
+def alone_tree(spec, path):
+    """One document of a tree, given by its nodes."""
+    lengths = [n.stop - n.start for n in path]
+    if spec.start_id is None:
+        return Tree.of([sum(lengths)])
+    return Tree((Node(0, lengths[0]), Node(lengths[0], sum(lengths), 0)))
 
 
 @pytest.fixture(params=TINY_EVERY)
@@ -35,6 +45,8 @@ def backbone(spec):
 
 @pytest.fixture
 def tree(spec):
+    if spec.start_id is not None:
+        return APART
     return TREE if spec.trees else PLAIN
 
 
@@ -54,6 +66,7 @@ def test_loss_and_gradients_equal_one_document_at_a_time(backbone, tree):
     targets = torch.randint(0, backbone.spec.vocab, (tree.length,))
     ids = torch.randint(0, backbone.spec.vocab, (tree.length,))
     chains = [torch.cat([torch.arange(n.start, n.stop) for n in tree.path(leaf)]) for leaf in tree.leaves]
+    trees = [alone_tree(backbone.spec, tree.path(leaf)) for leaf in tree.leaves]
     counts = torch.zeros(tree.length).index_add_(0, torch.cat(chains), torch.ones(sum(map(len, chains))))
 
     packed_embeds = backbone.embed(ids)
@@ -64,8 +77,8 @@ def test_loss_and_gradients_equal_one_document_at_a_time(backbone, tree):
     embeds = backbone.embed(ids)
     embeds.retain_grad()
     alone = sum(
-        losses(backbone, embeds[c], torch.arange(len(c)), Tree.of([len(c)]), targets[c], torch.ones(len(c)))
-        for c in chains
+        losses(backbone, embeds[c], torch.arange(len(c)), own, targets[c], torch.ones(len(c)))
+        for c, own in zip(chains, trees, strict=True)
     )
     alone_gradients = gradients(backbone, embeds, alone)
 
