@@ -380,7 +380,7 @@ def shapes(count: int) -> tuple[Tensor, Tensor]:
 
 def test_imagebind_gives_the_originals_numbers() -> None:
     """Whole original at 56 pixels, facebookresearch/ImageBind@53680b0; positions of the map stretch to other views."""
-    held = load_file(GOLDENS / "imagebind__all_modalities.safetensors")
+    held = load_file(GOLDENS / "parts" / "imagebind__all_modalities.safetensors")
     encoder = IMAGEBIND_HUGE.but(width=12, layers=2, heads=2, mlp_dim=48, image=56, held_image=56, out_dim=12)
     module = encoder.build()
     renamed = {}
