@@ -279,6 +279,7 @@ class Batch:
         media: modality -> media.
         predict_at, targets, weights: what is learned: at which position, which token, how much it counts. A
             position where branches part may have several targets.
+        outputs: number of the system's output that each target belongs to; None where all are text.
         documents: number of documents.
         following: position id of what follows each document, in the order of the tree's leaves.
     """
@@ -290,9 +291,18 @@ class Batch:
     predict_at: Int[Tensor, " m"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     targets: Int[Tensor, " m"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     weights: Float[Tensor, " m"] = field(default_factory=lambda: torch.empty(0))
+    outputs: Int[Tensor, " m"] | None = None
     documents: int = 1
     following: tuple[int, ...] = ()
 
+    def of(self, output: int) -> Self:
+        """The same batch with the targets of one output only."""
+        if self.outputs is None:
+            return self
+        own = {n: getattr(self, n)[self.outputs == output] for n in ("predict_at", "targets", "weights", "outputs")}
+        return replace(self, **own)
+
     def to(self, device: torch.device | str) -> Self:
-        moved = {n: getattr(self, n).to(device) for n in ("ids", "positions", "predict_at", "targets", "weights")}
+        names = ("ids", "positions", "predict_at", "targets", "weights", *(("outputs",) * (self.outputs is not None)))
+        moved = {n: getattr(self, n).to(device) for n in names}
         return replace(self, media={m: b.to(device) for m, b in self.media.items()}, **moved)

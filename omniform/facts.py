@@ -43,7 +43,7 @@ def facts(system: System) -> Facts:
         modality_encoder=_distinct(_joined(" + ", map(_reader, s.inputs.values())) for s in sizes),
         connection=_distinct(_joined(" + ", map(_connector, s.inputs.values())) for s in sizes),
         modality_decoder=_distinct(
-            _joined(" + ", (o.title for o in s.outputs.values() if o.form != "text")) for s in sizes
+            _joined(" + ", (_writer(s, m) for m, o in s.outputs.items() if o.form != "text")) for s in sizes
         ),
         max_resolution=_distinct(reading for s in sizes for reading in resolutions(s)),
         date=(system.date,),
@@ -54,6 +54,11 @@ def _reader(entry: Input) -> str:
     if isinstance(entry, Continuous):
         return entry.encoder.title
     return entry.codec.title if isinstance(entry, Discrete) else ""
+
+
+def _writer(system: System, modality: str) -> str:
+    output = system.outputs[modality]
+    return system.coded(modality).codec.writer if output.form == "discrete" else output.title
 
 
 def _connector(entry: Input) -> str:

@@ -117,6 +117,7 @@ class Lmm(nn.Module):
                 views = [entry.views, *(s.views for s in sharing)]
                 learned = tuple(dict.fromkeys(name for v in views for name in v.learned))
                 self.inputs[modality] = ContinuousInput(entry, learned, self.backbone, system.backbone.dim)
+        self.codecs = nn.ModuleDict({modality: codec.build() for modality, codec in system.codecs.items()})
         self.outputs = nn.ModuleDict({modality: decoder.build() for modality, decoder in system.outputs.items()})
 
     def embed(self, batch: Batch) -> tuple[Float[Tensor, "n dim"], Fused | None]:
@@ -152,7 +153,9 @@ class Lmm(nn.Module):
         notes: Notes | None = {} if self.system.backbone.losses else None
         hidden = self.hidden(batch, notes=notes)
         own = {} if notes is None else self.backbone.losses(notes)
-        return {**{m: self.part(f"{m}.decoder").loss(self.backbone, hidden, batch) for m in self.outputs}, **own}
+        outputs = enumerate(self.system.outputs)
+        said = {m: self.part(f"{m}.decoder").loss(self.backbone, hidden, batch.of(n)) for n, m in outputs}
+        return {**said, **own}
 
     def stream(self, modality: str) -> Any:
         """The input that reads a modality, shared or its own."""
@@ -168,6 +171,8 @@ class Lmm(nn.Module):
         modality, _, kind = path.partition(".")
         if kind == "decoder":
             return self.outputs[modality]
+        if kind == "codec":
+            return self.codecs[modality]
         return getattr(self.inputs[modality], kind)
 
     def parameters_of(self, path: str, first_layer: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
@@ -195,6 +200,8 @@ class Lmm(nn.Module):
         if path.startswith("backbone"):
             return f"{path}."
         modality, _, kind = path.partition(".")
+        if kind == "codec":
+            return f"codecs.{modality}."
         return f"outputs.{modality}." if kind == "decoder" else f"inputs.{modality}.{kind}."
 
 

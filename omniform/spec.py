@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias
 from omniform.change import change
 from omniform.frozen import FrozenMap
 from omniform.geometry import Grid, Hw, MediaSize, Plan, Positions
+from omniform.grammar import CodeSpan
 from omniform.index import resolve, unknown
 from omniform.parts import (
     Backbone,
@@ -22,13 +23,13 @@ from omniform.parts import (
     Fusion,
     OutputDecoder,
     Part,
-    Rules,
     Shrunk,
     Sight,
     SpecError,
     Views,
 )  # fmt: skip
 from omniform.prompt import Prompt
+from omniform.release import Layout, Recast
 from omniform.stage import Learn, Lora, Source, Stage, Undisclosed
 
 RUNNING = Positions()
@@ -67,6 +68,11 @@ class Continuous:
         first, *others = (d * self.views.scales for d in self.encoder.dims)
         return {"in_dim": first, "out_dim": self.width(dim), **({"others": tuple(others)} if others else {})}
 
+    @property
+    def usual(self) -> MediaSize:
+        """A medium of the size that the encoder was made for."""
+        return self.encoder.usual
+
     def width(self, dim: int) -> int:
         return self.fusion.width(self.encoder.dim, dim)
 
@@ -85,47 +91,36 @@ class Shared:
 
 @dataclass(frozen=True, kw_only=True)
 class Discrete:
-    """A modality that enters (or leaves) as tokens of a codec in the backbone's vocabulary."""
+    """A modality that enters (or leaves) as tokens of a codec in the backbone's vocabulary.
+
+    Attributes:
+        views: how a picture of any size becomes the one that the codec reads; None for sound, which it reads whole.
+    """
 
     codec: Codec
+    span: CodeSpan
+    views: Views | None = None
+
+    def sight(self) -> Sight:
+        height, width = self.codec.size
+        return Sight(size=(height, width), mean_rgb=(127, 127, 127), cells=self.cells)
+
+    def cells(self, size: Hw) -> Grid:
+        """Codes of one view of (height, width) pixels."""
+        return (self.codec.codes(size),)
+
+    @property
+    def usual(self) -> MediaSize:
+        """A medium of the size that the codec was made for."""
+        *rows, last = self.codec.size
+        return MediaSize(width=last, height=rows[0]) if rows else MediaSize(samples=last, rate=last)
+
+    def positions(self, plan: Plan) -> int:
+        """Positions that a medium takes: its codes, begin and end."""
+        return plan.positions + 2
 
 
 Input: TypeAlias = Continuous | Shared | Discrete
-
-# --- release -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How the released checkpoint names its tensors.
-
-    Attributes:
-        rules: ordered (released prefix, our prefix); the first match applies, both ways.
-        separate: our prefix -> hub id of another repository that holds these weights in the release.
-        named_in: our prefix -> key of config.json that names the other repository, where `separate` does not or a
-            release has another; a path within the release is allowed too.
-        separate_rules: hub id of another repository -> key rules between it and us, where its keys are not simply ours
-            behind the prefix.
-        configured: whether releases hold a config.json; else their sizes go by the name of the variant.
-        folders: sub-folders that are checkpoints of their own; keys read as "folder/key".
-        architectures: what "architectures" in a release's config.json says, so that errors can tell whose it is.
-        transformers: class of transformers that computes the same, for the sizes that fit it (`weights.export`).
-    """
-
-    rules: Rules
-    separate: Mapping[str, str] = FrozenMap()
-    separate_rules: Mapping[str, Rules] = FrozenMap()
-    named_in: Mapping[str, str] = FrozenMap()
-    configured: bool = True
-    folders: tuple[str, ...] = ()
-    architectures: tuple[str, ...] = ()
-    transformers: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "separate", FrozenMap(self.separate))
-        object.__setattr__(self, "separate_rules", FrozenMap(self.separate_rules))
-        object.__setattr__(self, "named_in", FrozenMap(self.named_in))
-
 
 # --- system ------------------------------------------------------------------------------------------------------
 
@@ -186,6 +181,43 @@ class System:
 
     # -- parts --
 
+    def coded(self, modality: str) -> Discrete:
+        """Codec and span of a modality that enters or leaves as codes.
+
+        Raises:
+            SpecError: neither an input nor an output of the modality has a codec.
+        """
+        entry, output = self.inputs.get(modality), self.outputs.get(modality)
+        if isinstance(entry, Discrete):
+            return entry
+        codec, span = (getattr(output, name, None) for name in ("codec", "span"))  # only outputs of codes have them
+        if codec is None or span is None:
+            raise SpecError(f"{self.slug} has no codec of {modality}: neither its input nor its output names one")
+        return Discrete(codec=codec, span=span)
+
+    @property
+    def codecs(self) -> Mapping[str, Codec]:
+        """Modality -> codec, of what enters or leaves as codes."""
+        entering = [m for m, e in self.inputs.items() if isinstance(e, Discrete)]
+        leaving = [m for m, o in self.outputs.items() if o.form == "discrete"]
+        return FrozenMap({m: self.coded(m).codec for m in dict.fromkeys((*entering, *leaving))})
+
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        """Special tokens, and those of all codecs: what the tokenizer must know."""
+        codecs = self.codecs.items()
+        named = (name for m, c in codecs for name in self.coded(m).span.names(c.codebook * c.books))
+        return tuple(dict.fromkeys((*self.special_tokens, *named)))
+
+    def read(self, modality: str) -> Continuous | Discrete:
+        """The input of a modality, whatever its kind.
+
+        Raises:
+            SpecError: the system does not read that modality.
+        """
+        entry = self.inputs.get(modality)
+        return entry if isinstance(entry, Discrete) else self.continuous(modality)
+
     def continuous(self, modality: str) -> Continuous:
         """The input of a modality, with what it shares filled in.
 
@@ -207,15 +239,15 @@ class System:
                 found[f"{modality}.encoder"] = entry.encoder
                 found[f"{modality}.connector"] = entry.connector
                 found[f"{modality}.fusion"] = entry.fusion
-            elif isinstance(entry, Discrete):
-                found[f"{modality}.codec"] = entry.codec
+        found.update({f"{modality}.codec": codec for modality, codec in self.codecs.items()})
         found["backbone"] = self.backbone
         found.update({f"{modality}.decoder": decoder for modality, decoder in self.outputs.items()})
         return found
 
     def plan(self, modality: str, media: MediaSize) -> Plan:
         """Views and positions of one medium."""
-        entry = self.continuous(modality)
+        if (entry := self.read(modality)).views is None:
+            raise SpecError(f"{self.slug} reads {modality} whole: its codec says how many codes it has")
         return entry.views.plan(media, entry.sight())
 
     def build(self) -> Any:
@@ -245,6 +277,10 @@ class System:
         """The same composition with every part at `tiny` or `nano` size."""
 
         def small(entry: Input) -> Input:
+            if isinstance(entry, Discrete):
+                codec = entry.codec.shrunk(size)
+                own = entry.views and entry.views.shrunk(size).rescaled(entry.codec.size[0], codec.size[0])
+                return replace(entry, codec=codec, views=own)
             if not isinstance(entry, Continuous):
                 return entry
             encoder = entry.encoder.shrunk(size)
@@ -299,6 +335,7 @@ def _check(system: System) -> None:
     for modality, entry in system.inputs.items():
         _check_input(system, modality, entry)
     _check_positions(system)
+    _check_codecs(system)
     known = {*system.parts(), *(f"{m}.fusion" for m in system.inputs)}
     known |= {"backbone.experts"} if system.backbone.experts_part else set()
     for stage in system.stages:
@@ -341,6 +378,12 @@ def _check_positions(system: System) -> None:
         )
 
 
+def _check_codecs(system: System) -> None:
+    for modality, codec in system.codecs.items():
+        if codec.modality != modality:
+            raise SpecError(f"{system.slug}: {type(codec).__name__} codes {codec.modality}, but stands at {modality!r}")
+
+
 def _check_scales(system: System, who: str, modality: str, views: Views) -> None:
     """Views beside an input's own feed the same connector, so they must join as many scales."""
     own = system.continuous(modality).views
@@ -362,14 +405,13 @@ def _check_input(system: System, modality: str, entry: Input) -> None:
             name = type(entry.encoder).__name__
             raise SpecError(f"{system.slug}: {name} encodes {entry.encoder.modality}, but stands at input {modality!r}")
         entry.fusion.check(system.backbone)
-    else:
-        return
     if modality not in system.prompt.media:
         raise SpecError(f"{system.slug}: the prompt has no template for {modality}, which the system reads")
-    system.plan(modality, system.continuous(modality).encoder.usual)
+    if entry.views is not None:
+        system.plan(modality, system.read(modality).usual)
 
 
 __all__ = [
-    "MODALITIES", "Continuous", "Discrete", "Input", "Layout", "Learn", "Lora", "Shared", "Source", "SpecError",
-    "Stage", "System", "Undisclosed",
+    "MODALITIES", "Continuous", "Discrete", "Input", "Layout", "Learn", "Lora", "Recast", "Shared", "Source",
+    "SpecError", "Stage", "System", "Undisclosed",
 ]  # fmt: skip

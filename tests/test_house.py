@@ -29,6 +29,9 @@ NAMES_ALLOWED: dict[str, set[str]] = {
     # "LLaVA's JSON" is what the field calls that file format
     "data/files.py": {"llava"},
     "data/datasets.py": {"llava"},
+    # transformers' name of the family that has these layers
+    "backbones/qk_normed.py": {"chameleon"},
+    "backbones/qk_normed_module.py": {"chameleon"},
 }
 FIELDS_ALLOWED: set[str] = set()
 

@@ -8,6 +8,7 @@ from omniform import index
 from omniform.weights import layout
 from omniform.weights.fill import slots, without_memory
 from omniform.weights.layout import CheckpointError, LayoutError, Place
+from omniform.weights.recast import released_shape
 
 MANIFESTS = [name for name in manifest.manifests() if name.split("__")[0] in index.names("systems")]
 
@@ -23,7 +24,8 @@ def disagreements(system, held):
     mapped = {place: layout.key_at(place, system) for place in held}
     known = {*ours.shapes, *ours.aliases}
     extra = [str(p) for p, name in mapped.items() if name not in known and not p.key.endswith(layout.BUFFERS)]
-    shapes = [str(p) for p, name in mapped.items() if held[p] != ours.shapes.get(name, held[p])]
+    here = {name: released_shape(system, name, shape) for name, shape in ours.shapes.items()}
+    shapes = [str(p) for p, name in mapped.items() if held[p] != here.get(name, held[p])]
     places = {name: layout.place_of(name, system) for name in ours.shapes}
     told = {place.repository for place in held}
     lost = [str(p) for p in places.values() if p not in held and p.repository in told]

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from omniform import index
 from omniform.batch import Batch, Loss, Tree
+from omniform.decoders.codes import Codes
 from omniform.decoders.text import Text
 from omniform.parts import OutputDecoder
 
-EXAMPLES: tuple[OutputDecoder, ...] = (Text(),)
+EXAMPLES: tuple[OutputDecoder, ...] = (Text(), Codes())
 BACKBONE = index.system("llava-1.5").shrunk("tiny").backbone
 
 

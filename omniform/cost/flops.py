@@ -14,7 +14,7 @@ from typing import Any
 from omniform.frozen import FrozenMap
 from omniform.geometry import MediaSize, Plan
 from omniform.parts import Views
-from omniform.spec import Continuous, Shared, System
+from omniform.spec import Continuous, Discrete, Shared, System
 
 Media = Sequence[tuple[str, MediaSize]]
 """(modality, size) of the media of one document."""
@@ -22,13 +22,14 @@ Media = Sequence[tuple[str, MediaSize]]
 
 def positions(system: System, modality: str, media: MediaSize) -> int:
     """Positions that one medium alone in its document takes; text between its rows not counted."""
-    return system.continuous(modality).positions(system.plan(modality, media))
+    return system.read(modality).positions(system.plan(modality, media))
 
 
 def plans(system: System, media: Media, views: Mapping[str, Views] = FrozenMap()) -> list[Plan]:
     """Plan of each medium of one document; `views` of a stage replace the system's."""
-    entries = [(modality, system.continuous(modality), size) for modality, size in media]
-    return [views.get(m, e.views).among(len(media)).plan(size, e.sight()) for m, e, size in entries]
+    read = [(modality, system.read(modality), size) for modality, size in media]
+    chosen = [(views.get(modality, entry.views), entry, size) for modality, entry, size in read]
+    return [strategy.among(len(media)).plan(size, entry.sight()) for strategy, entry, size in chosen if strategy]
 
 
 def reader(system: System, modality: str) -> str:
@@ -43,7 +44,7 @@ def prefill_flops(system: System, media: Media, text_positions: int) -> dict[str
     rows: dict[str, int] = {}
     length = text_positions
     for (modality, _), plan in zip(media, plans(system, media), strict=True):
-        entry, name = system.continuous(modality), reader(system, modality)
+        entry, name = system.read(modality), reader(system, modality)
         for part, flops in _media_flops(entry, plan, system.backbone.dim).items():
             found[f"{name}.{part}"] = found.get(f"{name}.{part}", 0) + flops
         rows[name] = rows.get(name, 0) + plan.positions
@@ -77,7 +78,9 @@ def kv_cache_bytes(system: System, positions: int, dtype_bytes: int = 2) -> int:
     return positions * backbone.kv_bytes_per_position(dtype_bytes) + backbone.state_bytes(dtype_bytes)
 
 
-def _media_flops(entry: Continuous, plan: Plan, dim: int) -> dict[str, int]:
+def _media_flops(entry: Continuous | Discrete, plan: Plan, dim: int) -> dict[str, int]:
+    if isinstance(entry, Discrete):
+        return {"codec": len(plan.views) * entry.codec.flops(plan.size)}
     # views of several scales are joined before the connector, which sees those of the last scale
     connected = prod(plan.scales[-1].tiles) if plan.scales else len(plan.views) // entry.encoder.together
     connector: Any = entry.connector  # takes as many grids as it reads encoders

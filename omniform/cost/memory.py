@@ -9,7 +9,7 @@ from typing import Any, cast
 from omniform.cost.parameters import adapter_params, learning, parameters
 from omniform.frozen import FrozenMap
 from omniform.index import unknown
-from omniform.spec import Continuous, Stage, System
+from omniform.spec import Continuous, Discrete, Stage, System
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,8 @@ def _media_values(system: System, stage: Stage, views: Mapping[str, int]) -> int
     dim, total = system.backbone.dim, 0
     for modality, count in views.items():
         entry = system.inputs.get(modality)
+        if isinstance(entry, Discrete):
+            continue  # codecs stand still
         if not isinstance(entry, Continuous):
             continuous = [m for m, e in system.inputs.items() if isinstance(e, Continuous)]
             raise unknown(f"continuous input of {system.slug}", modality, continuous)

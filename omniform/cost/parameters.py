@@ -21,6 +21,7 @@ def parameters(system: System) -> dict[str, int]:
             found[f"{modality}.encoder"] = entry.encoder.num_params()
             found[f"{modality}.connector"] = entry.connector.num_params(**entry.widths(dim)) + rows
             found[f"{modality}.fusion"] = entry.fusion.num_params(system.backbone, entry.width(dim))
+    found.update({f"{modality}.codec": codec.num_params() for modality, codec in system.codecs.items()})
     found["backbone"] = system.backbone.num_params()
     found.update({f"{modality}.decoder": decoder.num_params(dim) for modality, decoder in system.outputs.items()})
     return {part: number for part, number in found.items() if number}
@@ -54,6 +55,8 @@ def _learns(system: System, stage: Stage, item: Learn) -> int:
         return _backbone_learns(system.backbone, stage, item)
     if kind == "decoder":
         return system.outputs[modality].num_params(dim)
+    if kind == "codec":
+        return system.codecs[modality].num_params()
     entry = system.continuous(modality)
     if kind == "encoder":
         return entry.encoder.learnable_params(item.first_layer)

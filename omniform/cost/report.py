@@ -90,7 +90,7 @@ def cost(
         documents: documents of a training step; their text is learned.
     """
     seen = tuple(
-        MediumCost(m, size, len(plan.views), system.continuous(m).positions(plan))
+        MediumCost(m, size, len(plan.views), system.read(m).positions(plan))
         for (m, size), plan in zip(media, plans(system, media), strict=True)
     )
     length = text_positions + sum(medium.positions for medium in seen)
@@ -114,7 +114,7 @@ def _step_memory(
     """Memory of a step of equal documents, their media laid out as the stage does."""
     length, views = text_positions, dict[str, int]()
     for (modality, _), plan in zip(media, plans(system, media, stage.views), strict=True):
-        length += system.continuous(modality).positions(plan)
+        length += system.read(modality).positions(plan)
         name = reader(system, modality)
         views[name] = views.get(name, 0) + documents * len(plan.views)
     learned = documents * text_positions

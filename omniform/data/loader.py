@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -24,6 +24,7 @@ from omniform.data.stored import MediaError
 from omniform.encoders.audio import AudioEncoder
 from omniform.parts import Views
 from omniform.prompt import Prompt
+from omniform.spec import Discrete
 
 OnBadMedia = Literal["stop", "skip"]
 
@@ -191,7 +192,8 @@ class Loader:
 
 def read_views(item: MediaItem, processor: Processor) -> Tensor:
     """Views of one medium, as `batch.MediaBatch` holds them."""
-    encoder = processor.system.continuous(item.modality).encoder
+    entry = processor.system.read(item.modality)
+    encoder: Any = entry.codec if isinstance(entry, Discrete) else entry.encoder
     if isinstance(encoder, AudioEncoder):
         return waveforms_of(*samples_of(item.media), item.plan)
     return views_of(frames_of(item.media), item.plan, encoder.resample)

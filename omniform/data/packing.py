@@ -29,6 +29,7 @@ class _Draft:
     targets: list[Ids] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
     following: list[int] = field(default_factory=list)
+    outputs: list[Ids] = field(default_factory=list)
     length: int = 0
 
     def node(self, ids: Ids, positions: Ids, parent: int = -1) -> int:
@@ -39,7 +40,8 @@ class _Draft:
         self.length += len(ids)
         return len(self.nodes) - 1
 
-    def learn(self, at: Ids, targets: Ids, weights: np.ndarray) -> None:
+    def learn(self, at: Ids, targets: Ids, weights: np.ndarray, outputs: Ids) -> None:
+        self.outputs.append(outputs)
         self.at.append(at)
         self.targets.append(targets)
         self.weights.append(weights)
@@ -72,6 +74,7 @@ def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
         predict_at=torch.from_numpy(np.concatenate(draft.at)),
         targets=torch.from_numpy(np.concatenate(draft.targets)),
         weights=torch.from_numpy(np.concatenate(draft.weights).astype(np.float32)),
+        outputs=None if all(s.outputs is None for s in samples) else torch.from_numpy(np.concatenate(draft.outputs)),
         documents=len(samples),
         following=tuple(draft.following),
     )
@@ -81,8 +84,8 @@ def _families(samples: Sequence[Sample], trees: bool) -> list[list[Sample]]:
     """Samples with equal media together, in order of first appearance; those without media stay alone."""
     families: dict[object, list[Sample]] = {}
     for i, sample in enumerate(samples):
-        plans = tuple(item.plan for item in sample.media)
-        families.setdefault((sample.media_keys, plans) if trees and sample.media else i, []).append(sample)
+        plans = tuple(item.plan for item in (*sample.media, *sample.coded))
+        families.setdefault((sample.media_keys, plans) if trees and sample.media_keys else i, []).append(sample)
     return list(families.values())
 
 
@@ -102,7 +105,7 @@ def shared_length(samples: Sequence[Sample]) -> int:
 def _add_family(draft: _Draft, samples: list[Sample]) -> None:
     first = samples[0]
     trunk = shared_length(samples) if len(samples) > 1 else len(first)
-    last_media = max((item.last for item in first.media), default=-1)
+    last_media = max((item.last for item in (*first.media, *first.coded)), default=-1)
     if len(samples) > 1 and trunk <= last_media:
         for sample in samples:  # nothing worth sharing: the media themselves stand after the first difference
             _add_family(draft, [sample])
@@ -117,13 +120,18 @@ def _add_family(draft: _Draft, samples: list[Sample]) -> None:
         draft.media.setdefault(item.modality, []).append(item.moved(start))
     counts = np.sum([s.learn[:trunk] for s in samples], axis=0)
     learned = np.flatnonzero(counts[1:]) + 1
-    draft.learn(start + learned - 1, first.ids[learned], counts[learned])
+    draft.learn(start + learned - 1, first.ids[learned], counts[learned], _outputs(first, learned))
     for sample in samples if len(samples) > 1 else ():
         branch = draft.length
         draft.node(sample.ids[trunk:], sample.positions[..., trunk:], root)
         learned = np.flatnonzero(sample.learn[trunk:])
         at = np.where(learned == 0, start + trunk - 1, branch + learned - 1)
-        draft.learn(at, sample.ids[trunk + learned], np.ones(len(learned)))
+        draft.learn(at, sample.ids[trunk + learned], np.ones(len(learned)), _outputs(sample, trunk + learned))
+
+
+def _outputs(sample: Sample, at: Ids) -> Ids:
+    """Output that each id belongs to; a sample that says none is all text, which is the first."""
+    return np.zeros(len(at), np.int64) if sample.outputs is None else sample.outputs[at]
 
 
 def _media_batch(items: list[MediaItem], load: Load) -> MediaBatch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import groupby
 from typing import Self
 
@@ -19,10 +19,11 @@ from omniform.data.document import Document, Media
 from omniform.data.media import size_of
 from omniform.data.positions import Ids, position_ids
 from omniform.data.tokenizer import Offsets, Tokenizer
-from omniform.geometry import Plan, Words
+from omniform.geometry import Plan, SpecError, Words
+from omniform.grammar import SpanIds
 from omniform.parts import Sight, Views
 from omniform.prompt import Piece, Prompt
-from omniform.spec import System
+from omniform.spec import Discrete, System
 
 
 class TooLong(ValueError):
@@ -67,7 +68,9 @@ class Sample:
         learn: ids that are predicted (each from the position before it).
         positions: position ids, (n,) or (axes, n).
         next_position: position id of what follows.
-        media: media in order.
+        media: media in order, of those whose rows are computed.
+        coded: media in order, of those that stand among the ids as codes.
+        outputs: number of the system's output that each id belongs to, where some are no text.
         truncated: ids cut off at the end.
         prompt: leading positions that an encoder reads; 0 where prompt and answer are one sequence.
     """
@@ -79,6 +82,8 @@ class Sample:
     media: tuple[MediaItem, ...] = ()
     id: str = ""
     truncated: int = 0
+    coded: tuple[MediaItem, ...] = ()
+    outputs: npt.NDArray[np.int64] | None = None
     prompt: int = 0
 
     def __len__(self) -> int:
@@ -86,7 +91,7 @@ class Sample:
 
     @property
     def media_keys(self) -> tuple[str, ...]:
-        return tuple(item.media.key for item in self.media)
+        return tuple(item.media.key for item in (*self.media, *self.coded))
 
     def cut(self, length: int) -> Self:
         """At most `length` positions; words are cut at the end, media never.
@@ -101,7 +106,7 @@ class Sample:
                 f"document {self.id or '(unnamed)'}: its prompt takes {self.prompt} positions, which leaves none of "
                 f"{length} for an answer; raise max_positions, or shorten its text"
             )
-        last = max((item.last for item in self.media), default=-1)
+        last = max((item.last for item in (*self.media, *self.coded)), default=-1)
         if last >= length:
             raise TooLong(
                 f"document {self.id or '(unnamed)'}: media end at position {last + 1}, but at most {length} positions "
@@ -132,6 +137,8 @@ class Sample:
             positions=self.positions[..., start:stop],
             next_position=after,
             media=tuple(item.moved(-start) for item in inside),
+            coded=tuple(item.moved(-start) for item in self.coded if start <= item.first < stop),
+            outputs=None if self.outputs is None else self.outputs[start:stop],
         )
 
 
@@ -142,6 +149,7 @@ class _Draft:
     ids: list[int] = field(default_factory=list)
     learn: list[bool] = field(default_factory=list)
     media: list[MediaItem] = field(default_factory=list)
+    coded: list[MediaItem] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], learn: Sequence[bool]) -> None:
         self.ids += ids
@@ -149,13 +157,27 @@ class _Draft:
 
 
 class Processor:
-    """Turns documents into samples for one system and one tokenizer."""
+    """Turns documents into samples for one system and one tokenizer.
 
-    def __init__(self, system: System, tokenizer: Tokenizer) -> None:
+    Args:
+        encode: codes of a medium that enters as such (`data.codes`); only systems that read media so need it.
+    """
+
+    def __init__(self, system: System, tokenizer: Tokenizer, encode: Callable[[MediaItem], Ids] | None = None) -> None:
         self.system = system
         self.tokenizer = tokenizer
+        self.encode_media = encode
         self._last: tuple[Media, Views, Plan] | None = None
         self._encode = lru_cache(maxsize=65536)(self._encode_now)
+
+    @cached_property
+    def spans(self) -> Mapping[str, SpanIds]:
+        """Modality -> ids of its codes, begin and end in the tokenizer's vocabulary.
+
+        Raises:
+            LookupError: the vocabulary lacks one of them.
+        """
+        return {modality: span_ids(self.system, modality, self.tokenizer) for modality in self.system.codecs}
 
     def sample(
         self,
@@ -198,7 +220,9 @@ class Processor:
                 learn[item.at] = False
         rows = [(item.plan, item.at) for item in draft.media if len(item.at)]
         positions, after = position_ids(self.system.positions, len(ids), rows)
-        return Sample(ids, learn, positions, after, tuple(draft.media), document.id, prompt=read)
+        sample = Sample(ids, learn, positions, after, tuple(draft.media), document.id, prompt=read)
+        coded = tuple(draft.coded)
+        return replace(sample, coded=coded, outputs=self._outputs(ids, coded))
 
     def _add(
         self,
@@ -215,11 +239,38 @@ class Processor:
                     draft.add(*self._encode(part))
             else:
                 for piece in members:
-                    self._add_media(draft, media, piece.media or 0, views)
+                    self._add_media(draft, media, piece, views)
 
-    def _add_media(self, draft: _Draft, media: tuple[Media, ...], number: int, own: Mapping[str, Views]) -> None:
-        item = media[number]
-        entry = self.system.continuous(item.modality)
+    def _outputs(self, ids: Ids, coded: Sequence[MediaItem]) -> Ids | None:
+        """Which output says each id; media that the system only reads count as text."""
+        outputs = list(self.system.outputs)
+        said = [item for item in coded if item.modality in outputs]
+        if not said:
+            return None
+        found = np.full(len(ids), outputs.index("text"))
+        for item in said:
+            found[item.at] = outputs.index(item.modality)
+        return found
+
+    def _add_codes(self, draft: _Draft, item: MediaItem, learn: bool) -> None:
+        """A medium as begin, codes, end."""
+        if self.encode_media is None:
+            raise SpecError(
+                f"{self.system.slug} reads {item.modality} as codes; give Processor(..., encode=Coder(model))"
+            )
+        span, start = self.spans[item.modality], len(draft.ids)
+        ids = [span.begin, *span.ids_of(self.encode_media(item).tolist()), span.end]
+        draft.add(ids, [learn] * len(ids))
+        draft.coded.append(replace(item, at=np.arange(start, start + len(ids))))
+
+    def _add_media(self, draft: _Draft, media: tuple[Media, ...], piece: Piece, own: Mapping[str, Views]) -> None:
+        item = media[piece.media or 0]
+        entry = self.system.read(item.modality)
+        if isinstance(entry, Discrete):
+            views = own.get(item.modality, entry.views)
+            plan = self._plan(item, views.among(len(media)), entry.sight) if views else Plan((), (0, 0), ())
+            self._add_codes(draft, MediaItem(item.modality, item, plan, np.arange(0)), piece.learn)
+            return
         strategy = own.get(item.modality, entry.views).among(len(media))
         plan = self._plan(item, strategy, entry.sight)
         if not entry.fusion.in_sequence:
@@ -247,6 +298,22 @@ class Processor:
         text = "".join(p.text for p in pieces)
         ids, offsets = self.tokenizer.encode(text)
         return list(ids), learned_tokens(offsets, pieces)
+
+
+def span_ids(system: System, modality: str, tokenizer: Tokenizer) -> SpanIds:
+    """A modality's span in the ids of a tokenizer.
+
+    Raises:
+        LookupError: the vocabulary lacks one of its tokens.
+    """
+    entry = system.coded(modality)
+    codec, span = entry.codec, entry.span
+    *codes, begin, end = tokenizer.ids_of(list(span.names(codec.codebook * codec.books)))
+    exact = codec.codes(codec.size)
+    least, most = (
+        (exact, exact) if codec.counted and entry.views else (span.least * codec.books, span.most * codec.books)
+    )
+    return SpanIds(modality, begin, end, tuple(codes), codec.codebook, least, most, modality in system.outputs)
 
 
 def learned_tokens(offsets: Offsets, pieces: Sequence[Piece]) -> list[bool]:

@@ -42,7 +42,7 @@ def write_record(document: Document, folder: Path) -> None:
     """Write `document.json` and the pictures that lie in memory into a new folder, whole or not at all.
 
     Raises:
-        DataError: the folder holds other files, or a medium in memory is not a picture.
+        DataError: the folder holds other files, or a medium in memory is neither a picture nor a file.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).exists():
         raise DataError(f"{folder} holds other files and no {FILE}; give another directory")
@@ -63,5 +63,15 @@ def _saved(document: Document, folder: Path) -> Iterator[Segment]:
             name = f"{segment.modality}-{number}.png"
             segment.source.save(folder / name)
             yield Media(segment.modality, name, segment.role, segment.learn)
+        elif isinstance(segment.source, bytes):
+            name = f"{segment.modality}-{number}{_ending(segment.source)}"
+            (folder / name).write_bytes(segment.source)
+            yield Media(segment.modality, name, segment.role, segment.learn)
         else:
-            raise DataError(f"{segment.name}: only pictures in memory can be saved; give a path")
+            raise DataError(f"{segment.name}: only pictures and files in memory can be saved; give a path")
+
+
+def _ending(file: bytes) -> str:
+    """Usual ending of a file's name, by its first bytes."""
+    known = ((b"RIFF", ".wav"), (b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"GIF8", ".gif"), (b"fLaC", ".flac"))
+    return next((ending for start, ending in known if file.startswith(start)), ".bin")

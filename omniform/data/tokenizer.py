@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +41,18 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def ids_of(self, tokens: Sequence[str]) -> list[int]:
+        """Ids of entries of the vocabulary.
+
+        Raises:
+            LookupError: it lacks some.
+        """
+        ...
+
+    def like(self, pattern: str) -> list[int]:
+        """Ids of the entries of the vocabulary that match a pattern as a whole."""
+        ...
+
 
 class HfTokenizer:
     """A fast transformers tokenizer behind the `Tokenizer` protocol."""
@@ -72,6 +85,20 @@ class HfTokenizer:
         if len(ids) != 1:
             raise LookupError(f"{token!r} is not one token of this vocabulary of {self.size} (it gives {len(ids)})")
         return ids[0]
+
+    def ids_of(self, tokens: Sequence[str]) -> list[int]:
+        known = self.inner.get_vocab()
+        missing = [token for token in tokens if token not in known]
+        if missing:
+            raise LookupError(
+                f"{len(missing)} of {len(tokens)} tokens are not in this vocabulary of {self.size}, such as "
+                f"{missing[0]!r}; add the system's tokens (System.added_tokens) to the tokenizer"
+            )
+        return [known[token] for token in tokens]
+
+    def like(self, pattern: str) -> list[int]:
+        matches = re.compile(pattern).fullmatch
+        return sorted(i for token, i in self.inner.get_vocab().items() if matches(token))
 
     def add_special(self, tokens: Iterable[str]) -> int:
         """Add special tokens that are not there yet; how many were new."""

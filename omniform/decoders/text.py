@@ -9,7 +9,13 @@ from omniform.parts import OutputDecoder
 
 @dataclass(frozen=True, kw_only=True)
 class Text(OutputDecoder):
-    """Cross entropy at the learned positions, weighted per token."""
+    """Cross entropy at the learned positions, weighted per token.
+
+    Attributes:
+        reserved: pattern of vocabulary entries that text never uses, where the vocabulary holds codes of media too.
+    """
 
     form = "text"
     implementation = "omniform.decoders.text_module:TextModule"
+
+    reserved: str = ""

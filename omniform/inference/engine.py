@@ -1,12 +1,13 @@
 """Documents in, answers out: the one place where a model generates.
 
-What comes out is a stream of segments. Text is the only output so far; other output decoders append their media to a
-row's segments (`rows.Row`) when they are complete, and the engine's loop stays as it is.
+What comes out is a stream of segments: text piece by piece, media when they are complete. Rows of a batch may be in
+different modalities at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import cache
 from itertools import dropwhile
 
 import torch
@@ -17,10 +18,14 @@ from omniform.data.document import Document, Segment
 from omniform.data.loader import read_views
 from omniform.data.packing import pack
 from omniform.data.processor import MediaItem, Processor, Sample, TooLong
+from omniform.grammar import TEXT as TEXT_MODALITY
+from omniform.grammar import Walk
+from omniform.index import unknown
 from omniform.inference.batches import batches
+from omniform.inference.media import MediaWriter
 from omniform.inference.memory import Going, Read, memory_of
 from omniform.inference.rows import Answer, Ending, Row
-from omniform.inference.sampling import GenerationConfig, choose
+from omniform.inference.sampling import Choosing, GenerationConfig, choose
 from omniform.inference.writer import TextWriter
 from omniform.model import Lmm
 from omniform.prompt import TEXT
@@ -48,6 +53,7 @@ class Engine:
         self.model = model.eval()
         self.processor = processor
         self.positions = positions
+        self._media = cache(self._media_now)
 
     @property
     def device(self) -> torch.device:
@@ -120,7 +126,21 @@ class Engine:
         opening = self.processor.system.prompt.answer.split(TEXT)[0]
         writer = TextWriter(self.processor.tokenizer, ending.strings, opening)
         room = self.model.system.backbone.context - len(sample) + 1  # the last token is never read
-        return Row(sample, config.random(sample.id), writer, ending, min(config.max_new_tokens, room))
+        row = Row(sample, config.random(sample.id), writer, ending, min(config.max_new_tokens, room))
+        if self.processor.system.codecs:
+            media = self._media(ending.ids)
+            row.walk, row.render = media.walk(config, row.limit), media.render
+        elif config.modalities or config.first or config.media:
+            self._check_text_only(config)
+        return row
+
+    def _media_now(self, ends: frozenset[int]) -> MediaWriter:
+        return MediaWriter(self.model, self.processor, ends)
+
+    def _check_text_only(self, config: GenerationConfig) -> None:
+        for modality in (*config.modalities, config.first or TEXT_MODALITY, *config.media):
+            if modality != TEXT_MODALITY:
+                raise unknown(f"output of {self.model.system.slug}", modality, [TEXT_MODALITY])
 
     def load(self, item: MediaItem) -> Tensor:
         return read_views(item, self.processor)
@@ -165,22 +185,54 @@ class Engine:
     ) -> Int[Tensor, " rows"]:
         """Choose the next token of each row; rows are equally long."""
         logits = self.model.backbone.logits(hidden)
-        early = len(rows[0].tokens) < config.min_new_tokens
-        tokens, log_probs = choose(
-            logits,
-            config,
-            [row.random for row in rows],
-            seen=None if config.repetition_penalty == 1 else _seen(rows, logits),
-            banned=sorted(rows[0].ending.ids) if early else (),
-        )
+        for i, row in enumerate(rows):
+            if row.guide is not None:
+                logits[i] = row.guide.mix(logits[i])
+        tokens, log_probs = self._choose(rows, logits, config)
         for row, token, log_prob in zip(rows, tokens.tolist(), log_probs.tolist(), strict=True):
             row.take(token, log_prob)
+            if row.walk is not None:
+                self._guide(row, row.walk, config)
         return tokens
+
+    def _choose(
+        self, rows: Sequence[Row], logits: Float[Tensor, "rows vocab"], config: GenerationConfig
+    ) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
+        """The next token of each row, rows of one modality together."""
+        early = len(rows[0].tokens) < config.min_new_tokens
+        seen = None if config.repetition_penalty == 1 else _seen(rows, logits)
+        groups: dict[Choosing, list[int]] = {}
+        for i, row in enumerate(rows):
+            groups.setdefault(config.of(row.walk.modality) if row.walk else config, []).append(i)
+        tokens, log_probs = torch.zeros(len(rows), dtype=torch.long), torch.zeros(len(rows))
+        tokens, log_probs = tokens.to(logits.device), log_probs.to(logits.device)
+        for choosing, members in groups.items():
+            walks = [(row, row.walk) for row in (rows[i] for i in members) if row.walk]
+            allowed = [walk.allowed(row.room, early=early) for row, walk in walks]
+            tokens[members], log_probs[members] = choose(
+                logits[members],
+                choosing,
+                [rows[i].random for i in members],
+                seen=None if seen is None else seen[members],
+                banned=sorted(rows[0].ending.ids) if early and not allowed else (),
+                allowed=self._media(rows[0].ending.ids).masks(allowed).to(logits.device) if allowed else None,
+            )
+        return tokens, log_probs
+
+    def _guide(self, row: Row, walk: Walk, config: GenerationConfig) -> None:
+        """Guidance begins with a medium, goes on with its codes, and ends with it."""
+        if walk.open < 0 or row.finish:
+            row.guide = None
+        elif not walk.codes:
+            row.guide = self._media(row.ending.ids).guide(walk, row.words(), config, self.prefill)
+        elif row.guide is not None:
+            row.guide.step(row.tokens[-1])
 
 
 def _seen(rows: Sequence[Row], logits: Tensor) -> Tensor:
     """[rows, vocab] bool: tokens that stand in a row's prompt or answer."""
     seen = torch.zeros(logits.shape, dtype=torch.bool)
     for i, row in enumerate(rows):
-        seen[i, torch.from_numpy(row.words())] = True
+        if row.walk is None or row.walk.open < 0:  # codes may come again
+            seen[i, torch.from_numpy(row.words())] = True
     return seen.to(logits.device)

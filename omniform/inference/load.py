@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from omniform import index
+from omniform.data.codes import Coder
 from omniform.data.processor import Processor
 from omniform.data.tokenizer import HfTokenizer, open_tokenizer
 from omniform.inference.engine import Engine
@@ -50,18 +51,18 @@ def open_model(
     own = _own_checkpoint(Path(where).expanduser())
     if own:
         model: Lmm = store.load(own, dtype=dtype, device=device)
-        return Engine(model, Processor(model.system, _tokenizer(tokenizer or own)))
+        return Engine(model, Processor(model.system, _tokenizer(tokenizer or own), Coder(model)))
     _check_not_a_slug(where)
     folder = folder_of(where)
     model = load_release(system or _system_of(folder), folder, separate=separate, dtype=dtype, device=device)
     words = _tokenizer(tokenizer or folder)
-    words.add_special(model.system.special_tokens)
+    words.add_special(model.system.added_tokens)
     if words.size > model.system.backbone.vocab:
         raise CheckpointError(
             f"the tokenizer of {tokenizer or folder} has {words.size} tokens with those of {model.system.slug}, "
             f"the backbone {model.system.backbone.vocab}; they do not belong together, give tokenizer="
         )
-    return Engine(model, Processor(model.system, words))
+    return Engine(model, Processor(model.system, words, Coder(model)))
 
 
 def _own_checkpoint(path: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, TypeAlias
@@ -13,6 +13,8 @@ import torch
 from omniform.data.document import Segment, Text
 from omniform.data.processor import Ids, Sample
 from omniform.data.tokenizer import Tokenizer
+from omniform.grammar import Walk
+from omniform.inference.guidance import Guide
 from omniform.inference.sampling import GenerationConfig
 from omniform.inference.writer import TextWriter
 from omniform.prompt import Prompt
@@ -70,7 +72,10 @@ class Row:
 
     Attributes:
         limit: tokens after which it ends.
-        segments: what has been said; other outputs than text would append theirs here, too.
+        segments: what has been said.
+        walk: where it stands among the spans of media, for systems that have such.
+        render: (modality, codes) -> medium.
+        guide: guidance of the medium that is being written.
     """
 
     sample: Sample
@@ -82,7 +87,15 @@ class Row:
     log_probs: list[float] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     finish: Finish | None = None
+    walk: Walk | None = None
+    render: Callable[[str, Sequence[int]], Segment] | None = None
+    guide: Guide | None = None
     _unread: list[int] = field(default_factory=list)
+
+    @property
+    def room(self) -> int:
+        """Tokens that may still come."""
+        return self.limit - len(self.tokens)
 
     def take(self, token: int, log_prob: float) -> None:
         """One more token."""
@@ -90,7 +103,7 @@ class Row:
         self.log_probs.append(log_prob)
         if token in self.ending.ids:
             self.finish = "stop"
-        else:
+        elif not self._took_code(token):
             self._unread.append(token)
             if self.ending.strings:
                 self.read()
@@ -99,6 +112,24 @@ class Row:
         if self.finish:
             self.read()
             self._add(self.writer.close())
+
+    def _took_code(self, token: int) -> bool:
+        """Whether the token belongs to a medium; a medium that it completes is a segment."""
+        if self.walk is None:
+            return False
+        inside = self.walk.open >= 0
+        done = self.walk.take(token)
+        if not inside and self.walk.open < 0:
+            return False
+        if not inside:
+            self.read()
+            self._add(self.writer.close())
+            self.writer = self.writer.fresh()
+        if done and self.render:
+            self.segments.append(self.render(*done))
+        if self.walk.over:
+            self.finish = "stop"
+        return True
 
     def read(self) -> None:
         """Turn the tokens so far into text; only needed where someone watches, or text may end the answer."""

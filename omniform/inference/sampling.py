@@ -6,17 +6,38 @@ temperature, top-k, top-p.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from omniform.frozen import FrozenMap
+
 
 class SamplingError(ValueError):
     """A number that no choice can be made with; the message names it and what would do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaSampling:
+    """How the codes of one modality are chosen; fields as in `GenerationConfig`.
+
+    Attributes:
+        guidance: scale of each of the output's contexts (`decoders.codes.Codes`); () is the published ones, and all 1
+            is the model's own distribution.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    guidance: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +54,9 @@ class GenerationConfig:
             answer (arXiv:1909.05858 section 4.1).
         seed: with a document's id, fixes all random choices of its answer.
         stop: strings that end an answer, besides the prompt's.
+        media: modality -> how its codes are chosen; where one is left out, as text is.
+        modalities: those that may come; empty is all that the system writes. Without "text" an answer is one medium.
+        first: modality that an answer begins with; empty leaves it to the model.
     """
 
     max_new_tokens: int = 128
@@ -43,20 +67,25 @@ class GenerationConfig:
     repetition_penalty: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    media: Mapping[str, MediaSampling] = FrozenMap()
+    modalities: tuple[str, ...] = ()
+    first: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "media", FrozenMap(self.media))
+        _check(self)
         rules = (
             (self.max_new_tokens >= 1, "max_new_tokens", "at least 1"),
             (0 <= self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", "0 to max_new_tokens"),
-            (self.temperature >= 0, "temperature", "0 (always the likeliest token) or more"),
-            (self.top_k >= 0, "top_k", "0 (all tokens) or more"),
-            (0 < self.top_p <= 1, "top_p", "above 0 and at most 1 (all tokens)"),
             (self.repetition_penalty > 0, "repetition_penalty", "above 0; 1 is no penalty"),
             (all(self.stop), "stop", "strings of at least one character"),
+            (not self.modalities or self.first in ("", *self.modalities), "first", f"one of {self.modalities}"),
         )
-        for holds, name, fits in rules:
-            if not holds:
-                raise SamplingError(f"{name} is {getattr(self, name)!r}, but must be {fits}")
+        _hold(self, rules)
+
+    def of(self, modality: str) -> Choosing:
+        """How tokens of a modality are chosen."""
+        return self.media.get(modality, self)
 
     def random(self, document: str) -> torch.Generator:
         """The random numbers of one document's answer: the same alone, in any batch, and on any device."""
@@ -64,22 +93,46 @@ class GenerationConfig:
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+Choosing: TypeAlias = GenerationConfig | MediaSampling
+
+
+def _check(numbers: Choosing) -> None:
+    rules = (
+        (numbers.temperature >= 0, "temperature", "0 (always the likeliest token) or more"),
+        (numbers.top_k >= 0, "top_k", "0 (all tokens) or more"),
+        (0 < numbers.top_p <= 1, "top_p", "above 0 and at most 1 (all tokens)"),
+    )
+    _hold(numbers, rules)
+
+
+def _hold(numbers: Choosing, rules: Sequence[tuple[bool, str, str]]) -> None:
+    for holds, name, fits in rules:
+        if not holds:
+            raise SamplingError(f"{name} is {getattr(numbers, name)!r}, but must be {fits}")
+
+
 def choose(
     logits: Float[Tensor, "rows vocab"],
-    config: GenerationConfig,
+    config: Choosing,
     randoms: Sequence[torch.Generator],
     *,
     seen: Bool[Tensor, "rows vocab"] | None = None,
     banned: Sequence[int] = (),
+    allowed: Bool[Tensor, "rows vocab"] | None = None,
 ) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
     """The next token of each row, and its log-probability under the model itself (before any of the steps).
 
     Args:
         seen: tokens that the repetition penalty meets.
         banned: ids that must not be chosen.
+        allowed: for each row the ids that may be chosen; all where it is None.
     """
     logits = logits.float()
-    scores = logits if seen is None else penalised(logits, seen, config.repetition_penalty)
+    scores = logits
+    if seen is not None and isinstance(config, GenerationConfig):  # codes are not penalised
+        scores = penalised(logits, seen, config.repetition_penalty)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, float("-inf"))
     if banned:
         scores = scores.index_fill(1, torch.tensor(banned, device=scores.device), float("-inf"))
     if config.temperature == 0:
@@ -90,7 +143,7 @@ def choose(
     return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def shaped(scores: Float[Tensor, "rows vocab"], config: GenerationConfig) -> Float[Tensor, "rows vocab"]:
+def shaped(scores: Float[Tensor, "rows vocab"], config: Choosing) -> Float[Tensor, "rows vocab"]:
     """Logits of what is sampled from: temperature, then top-k, then top-p."""
     scores = (scores - scores.amax(-1, keepdim=True)) / config.temperature
     if 0 < config.top_k < scores.shape[-1]:

@@ -43,6 +43,10 @@ class TextWriter:
         self._held = ""
         return rest
 
+    def fresh(self) -> TextWriter:
+        """A writer for words that come after something else."""
+        return TextWriter(self.tokenizer, self.stops)
+
     def _decoded(self, final: bool) -> str:
         """Characters of the window that are new and complete."""
         text = self.tokenizer.decode(self._window)

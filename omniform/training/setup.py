@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from omniform import serial
+from omniform.data.codes import Coder
 from omniform.data.dataset import Dataset, Joined
 from omniform.data.datasets import open_dataset
 from omniform.data.document import Text
@@ -74,7 +75,8 @@ def set_up(recipe: Recipe, tokenizer_folder: Path | None = None) -> Setup:
         "the number of documents in the data": {name: len(dataset) for name, dataset in datasets.items()},
     }
     return Setup(
-        recipe=recipe, system=model.system, tokenizer=tokenizer, processor=Processor(model.system, tokenizer),
+        recipe=recipe, system=model.system, tokenizer=tokenizer,
+        processor=Processor(model.system, tokenizer, Coder(model)),
         model=model, datasets=datasets, given=tuple(recipe.weights), identity=identity,
     )  # fmt: skip
 
@@ -91,7 +93,7 @@ def make_tokenizer(
     recipe: Recipe, datasets: Mapping[str, Dataset], folder: Path | None = None
 ) -> tuple[HfTokenizer, int]:
     """The tokenizer of a recipe, and how many tokens the system added to a released one."""
-    source, special = recipe.tokenizer, recipe.system.special_tokens
+    source, special = recipe.tokenizer, recipe.system.added_tokens
     if source.kind == "train":
         if folder:
             return open_tokenizer(str(folder)), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,13 +31,22 @@ def check(system: System, context: Context) -> str:
         setup = set_up(small_recipe(system, system.stages[-1:], Path(folder)))
     engine = Engine(setup.model, setup.processor)
     documents = _questions(system)
-    for name, config in (("greedy", GREEDY), ("sampled", SAMPLED)):
+    asked = {"greedy": GREEDY, "sampled": SAMPLED}
+    media = [m for m, o in system.outputs.items() if o.form == "discrete"]
+    asked |= {f"sampled, {m} first": replace(SAMPLED, first=m) for m in media}
+    said: set[str] = set()
+    for name, config in asked.items():
         batched = engine.generate(documents, config)
         _same(f"{name}, a second time", documents, batched, engine.generate(documents, config))
         alone = [engine.generate([document], config)[0] for document in documents]
         _same(f"{name}, alone", documents, batched, alone)
-        _complete(system, batched)
-    return f"{len(documents)} answers of {TOKENS} tokens, greedy and sampled: same twice, same alone and in a batch"
+        said |= _said(batched)
+    missing = [modality for modality in system.outputs if modality not in {*said, "text"}]
+    if missing:
+        raise Failed(f"no {', '.join(missing)} came out")
+    spoken = f", with {', '.join(media)}" if media else ""
+    what = f"{len(documents)} answers of {TOKENS} tokens{spoken}, greedy and sampled"
+    return f"{what}: same twice, same alone and in a batch"
 
 
 def _questions(system: System) -> list[Document]:
@@ -53,14 +63,11 @@ def _same(what: str, documents: list[Document], first: list[Answer], second: lis
             raise Failed(f"{document.id}, {what}: tokens {list(a.tokens)} first, {list(b.tokens)} then")
 
 
-def _complete(system: System, answers: list[Answer]) -> None:
-    """Every answer holds words, and every other output of the system comes out somewhere."""
+def _said(answers: list[Answer]) -> set[str]:
+    """Modalities of the answers' segments; every answer is as long as was asked for."""
     if any(len(answer.tokens) != TOKENS for answer in answers):
         raise Failed(f"answers have {[len(a.tokens) for a in answers]} tokens, asked for {TOKENS}")
-    said = {_modality(segment) for answer in answers for segment in answer.segments} | {"text"}
-    missing = [modality for modality in system.outputs if modality not in said]
-    if missing:
-        raise Failed(f"no {', '.join(missing)} came out")
+    return {_modality(segment) for answer in answers for segment in answer.segments}
 
 
 def _modality(segment: Segment) -> str:

@@ -53,7 +53,7 @@ def agrees(row: Row, derived: Facts, column: str) -> bool:
     if column == "max_resolution":
         return any(value in alternatives(cell, r"/") for value in values)
     allowed = [_names(a) for a in alternatives(cell, r" / |, ")] + [_names(re.sub(r" / |, ", " + ", cell))]
-    return all(_among(_names(value), allowed, column in ABBREVIATED) for value in values)
+    return all(_among(_names(value.replace(", ", " + ")), allowed, column in ABBREVIATED) for value in values)
 
 
 def alternatives(cell: str, parting: str) -> list[str]:

@@ -26,6 +26,7 @@ from omniform.parts import Shrunk, Sight, Views
 Fit: TypeAlias = Literal["squash", "crop", "pad"]
 """How a picture becomes one view: "squash" ignores the aspect ratio; "crop" resizes the short side and cuts the centre
 (CLIP); "pad" makes a square first (LLaVA-1.5, arXiv:2310.03744)."""
+Rounding: TypeAlias = Literal["down", "nearest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Fixed(Views):
         fill: colour of the padding; None is the encoder's mean colour.
         begin, newline: names of learned rows before and after the picture's rows.
         still: whether all the picture's rows stand at one position id (CogVLM, arXiv:2311.03079 section 2.2).
+        rounding: of the long side in pixels, where the short side is resized to fit.
         copies: times the features stand on channels, beside views of several scales (NVILA,
             NVlabs/VILA@b760c34 llava/model/llava_arch.py:290-294).
     """
@@ -45,6 +47,7 @@ class Fixed(Views):
     begin: str | None = None
     newline: str | None = None
     still: bool = False
+    rounding: Rounding = "down"
     copies: int = 1
 
     @property
@@ -56,7 +59,7 @@ class Fixed(Views):
         return tuple(name for name in (self.begin, self.newline) if name)
 
     def plan(self, media: MediaSize, sight: Sight) -> Plan:
-        view = View(fit_steps(self.fit, self.fill, media.hw, sight))
+        view = View(fit_steps(self.fit, self.fill, media.hw, sight, self.rounding))
         blocks: tuple[Block, ...] = (Flat(0, flat_rows(sight.cells(sight.size)), self.still),)
         if self.begin:
             blocks = (Learned(self.begin), *blocks)
@@ -73,14 +76,14 @@ def copied(views: int, copies: int) -> tuple[Scale, ...]:
     return (Scale(0, (views, 1)),) * copies if copies > 1 else ()
 
 
-def fit_steps(fit: Fit, fill: Rgb | None, hw: Hw, sight: Sight) -> tuple[Step, ...]:
+def fit_steps(fit: Fit, fill: Rgb | None, hw: Hw, sight: Sight, rounding: Rounding = "down") -> tuple[Step, ...]:
     """Steps from a picture of (height, width) to one view."""
     if fit == "squash":
         return (Resize(sight.size),)
     if fit == "pad":
         square, pad = pad_to_square(hw, sight.mean_rgb if fill is None else fill)
         return (*pad, *crop_short_side(square, sight.size))
-    return crop_short_side(hw, sight.size)
+    return crop_short_side(hw, sight.size, rounding)
 
 
 def pad_to_square(hw: Hw, fill: Rgb) -> tuple[Hw, tuple[Step, ...]]:
@@ -90,9 +93,12 @@ def pad_to_square(hw: Hw, fill: Rgb) -> tuple[Hw, tuple[Step, ...]]:
     return (side, side), () if hw == (side, side) else (Pad((side, side), offset, fill),)
 
 
-def crop_short_side(hw: Hw, size: Hw) -> tuple[Step, ...]:
-    """Resize so that the short side fits, truncating the long one, then cut the centre (CLIPImageProcessor)."""
+def crop_short_side(hw: Hw, size: Hw, rounding: Rounding = "down") -> tuple[Step, ...]:
+    """Resize so that the short side fits, then cut the centre; the long side is truncated (CLIPImageProcessor)."""
     short = min(hw)
-    resized = (size[0] * hw[0] // short, size[0] * hw[1] // short)
+    if rounding == "down":
+        resized = (size[0] * hw[0] // short, size[0] * hw[1] // short)
+    else:
+        resized = (round(size[0] / short * hw[0]), round(size[0] / short * hw[1]))
     offset = (resized[0] - size[0]) // 2, (resized[1] - size[1]) // 2
     return (Resize(resized),) if resized == size else (Resize(resized), Crop(offset, size))

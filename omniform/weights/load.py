@@ -32,6 +32,7 @@ from omniform.weights.layout import (
     rules_of,
     separate_rules,
 )
+from omniform.weights.recast import recast, released_shape
 
 Where = str | Path
 LANGUAGE_MODEL = "backbone.lm."
@@ -104,6 +105,7 @@ class _Release:
 class _Source:
     """Tensors of one checkpoint on their way to our names."""
 
+    system: System
     held: dict[str, Entry]
     match: Match
     rules: Rules
@@ -121,7 +123,7 @@ class _Source:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         names = {key: name for name, key in self.match.found.items()}
         for key, values in read(self.held, names):
-            yield names[key], values
+            yield names[key], recast(self.system, names[key], values)
 
     def check_ties(self, model: nn.Module) -> None:
         """Tied tensors that a file holds twice must be equal; one of them would be dropped."""
@@ -245,14 +247,15 @@ def _main_source(release: _Release, needed: Slots) -> _Source:
     apart = tuple(release.others)
     rules = rules_of(release.system)
     shapes = {name: shape for name, shape in needed.shapes.items() if not name.startswith(apart)}
-    return _Source(release.held, _matched(release.held, shapes, rules, needed), rules)
+    shapes = {name: released_shape(release.system, name, shape) for name, shape in shapes.items()}
+    return _Source(release.system, release.held, _matched(release.held, shapes, rules, needed), rules)
 
 
 def _other_sources(release: _Release, needed: Slots) -> Iterator[_Source]:
     for prefix, folder in release.others.items():
         rules, held = separate_rules(release.system, prefix), entries(folder)
         shapes = {name: shape for name, shape in needed.shapes.items() if name.startswith(prefix)}
-        yield _Source(held, _matched(held, shapes, rules, needed), rules, release.repositories[prefix])
+        yield _Source(release.system, held, _matched(held, shapes, rules, needed), rules, release.repositories[prefix])
 
 
 def _matched(held: dict[str, Entry], shapes: Shapes, rules: Rules, needed: Slots) -> Match:

@@ -84,9 +84,9 @@ MADE: Mapping[str, Callable[..., MediaSize]] = FrozenMap(image=_picture, video=_
 
 
 def _default(system: Any) -> list[tuple[str, MediaSize]]:
-    """One picture of the encoder's own size, or sound, if the system reads any."""
+    """One picture of the usual size, or sound, if the system reads any."""
     read = [modality for modality in MADE if modality in system.inputs]
-    return [(m, system.continuous(m).encoder.usual) for m in read[:1]]
+    return [(m, system.read(m).usual) for m in read[:1]]
 
 
 def _show(found: dict[str, Any], text: int, documents: int) -> None:

@@ -21,6 +21,10 @@ def command(
     top_k: Annotated[int, typer.Option(min=0, help="Only the k likeliest tokens; 0 is all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest tokens of this mass; 1 is all.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Fixes all random choices.")] = 0,
+    modality: Annotated[
+        list[str] | None, typer.Option(help="What may come, such as image; may be given again.")
+    ] = None,
+    first: Annotated[str, typer.Option(help="Modality that the answer begins with.")] = "",
     out: Annotated[Path | None, typer.Option(help="Directory for document.json and media.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda ...; by default the accelerator if there is one.")] = "",
     json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
@@ -34,8 +38,9 @@ def command(
     from omniform.inference.sampling import GenerationConfig
 
     config = GenerationConfig(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-    )
+        max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+        modalities=tuple(modality or ()), first=first,
+    )  # fmt: skip
     given = {"image": image or (), "video": video or (), "audio": audio or ()}
     media = [Media(modality, source) for modality, sources in given.items() for source in sources]
     opening = (Text(system_text, "system"),) if system_text else ()

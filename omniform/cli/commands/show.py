@@ -103,7 +103,7 @@ def _positions(system: System, modality: str) -> dict[str, str]:
     sizes = {f"{w} x {h}": MediaSize(width=w, height=h) for w, h in SIZES}
     if modality == "audio":
         sizes = {f"{s} s": MediaSize(samples=s * RATE, rate=RATE) for s in SECONDS}
-    entry = system.continuous(modality)
+    entry = system.read(modality)
     plans = {name: system.plan(modality, size) for name, size in sizes.items()}
     return {
         size: f"{entry.positions(plan):,} in {len(plan.views)} view{'s'[: len(plan.views) > 1]}"

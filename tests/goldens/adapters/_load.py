@@ -11,6 +11,7 @@ from omniform.parts import Rules
 from omniform.spec import System
 from omniform.weights.fill import fill, slots, without_memory
 from omniform.weights.layout import LayoutError, match, released, rules_of, separate_rules
+from omniform.weights.recast import recast, released_shape
 
 
 def build(system: System, params: Mapping[str, Tensor], separate: Mapping[str, str] | None = None) -> Any:
@@ -25,15 +26,27 @@ def build(system: System, params: Mapping[str, Tensor], separate: Mapping[str, s
     apart = [(golden + a, b) for golden, ours in (separate or {}).items() for a, b in separate_rules(system, ours)]
     with without_memory():
         model = system.build()
-    load(model, params, (*apart, *rules_of(system)), f"{system.slug} as released")
+    load(model, params, (*apart, *rules_of(system)), f"{system.slug} as released", system)
     return model.eval()
 
 
-def load(module: nn.Module, params: Mapping[str, Tensor], rules: Rules, what: str = "this part") -> None:
-    """A golden's weights into one module; rules as in a layout, our prefixes relative to the module."""
+def load(
+    module: nn.Module,
+    params: Mapping[str, Tensor],
+    rules: Rules,
+    what: str = "this part",
+    system: System | None = None,
+) -> None:
+    """A golden's weights into one module; rules as in a layout, our prefixes relative to the module.
+
+    Args:
+        system: whose layout says which tensors are recast.
+    """
     needed = slots(module)
-    found = match({k: tuple(t.shape) for k, t in params.items()}, needed.shapes, rules, needed.aliases)
+    shapes = {name: released_shape(system, name, shape) if system else shape for name, shape in needed.shapes.items()}
+    found = match({k: tuple(t.shape) for k, t in params.items()}, shapes, rules, needed.aliases)
     missing = tuple(released(name, rules) or name for name in found.missing)
     if missing or found.left_over or found.mismatched:
         raise LayoutError("the golden", what, missing, found.left_over, found.mismatched)
-    fill(module, ((name, params[key]) for name, key in found.found.items()))
+    read = ((name, params[key]) for name, key in found.found.items())
+    fill(module, ((name, recast(system, name, values)) for name, values in read) if system else read)

@@ -1,0 +1,58 @@
+"""How a released checkpoint differs from ours: names, places, and forms of its tensors, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from omniform.frozen import FrozenMap
+from omniform.parts import Rules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recast:
+    """Tensors that a release holds in another form than ours (`weights.recast`).
+
+    Attributes:
+        ends: endings of our names.
+        form: "paired": the channels of a head that are rotated together are neighbours there, a half apart here.
+            "paired shared": so, and one row there stands for all heads.
+    """
+
+    ends: tuple[str, ...]
+    form: Literal["paired", "paired shared"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the released checkpoint names its tensors.
+
+    Attributes:
+        rules: ordered (released prefix, our prefix); the first match applies, both ways.
+        separate: our prefix -> hub id of another repository that holds these weights in the release.
+        named_in: our prefix -> key of config.json that names the other repository, where `separate` does not or a
+            release has another; a path within the release is allowed too.
+        separate_rules: hub id of another repository -> key rules between it and us, where its keys are not simply ours
+            behind the prefix.
+        configured: whether releases hold a config.json; else their sizes go by the name of the variant.
+        folders: sub-folders that are checkpoints of their own; keys read as "folder/key".
+        architectures: what "architectures" in a release's config.json says, so that errors can tell whose it is.
+        transformers: class of transformers that computes the same, for the sizes that fit it (`weights.export`).
+        recast: tensors that differ in more than their name.
+    """
+
+    rules: Rules
+    separate: Mapping[str, str] = FrozenMap()
+    separate_rules: Mapping[str, Rules] = FrozenMap()
+    named_in: Mapping[str, str] = FrozenMap()
+    configured: bool = True
+    folders: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    transformers: str = ""
+    recast: tuple[Recast, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "separate", FrozenMap(self.separate))
+        object.__setattr__(self, "separate_rules", FrozenMap(self.separate_rules))
+        object.__setattr__(self, "named_in", FrozenMap(self.named_in))
