@@ -14,7 +14,7 @@ CODE = "{code}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
+class CodeSpan:
     """Names of a modality's tokens in the backbone's vocabulary.
 
     Attributes:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from omniform.grammar import Allowed, Grammar, Span, SpanIds, Walk
+from omniform.grammar import Allowed, Grammar, CodeSpan, SpanIds, Walk
 
 PICTURE = SpanIds("image", 10, 11, tuple(range(20, 28)), 8, 4, 4)
 SOUND = SpanIds("audio", 12, 13, tuple(range(30, 36)), 3, 2, 8)
@@ -16,8 +16,8 @@ VOCAB = 50
 
 
 def test_names_of_codes() -> None:
-    plain = Span(token="<{code}>", begin="<sosp>", end="<eosp>")
-    letters = Span(token="IMGIMG{code}Z", digits="ABCDEFGHIJ", begin="b", end="e")
+    plain = CodeSpan(token="<{code}>", begin="<sosp>", end="<eosp>")
+    letters = CodeSpan(token="IMGIMG{code}Z", digits="ABCDEFGHIJ", begin="b", end="e")
     assert list(plain.names(2)) == ["<0>", "<1>", "<sosp>", "<eosp>"]
     assert [letters.name(n) for n in (0, 9, 10, 8191)] == ["IMGIMGAZ", "IMGIMGJZ", "IMGIMGBAZ", "IMGIMGIBJBZ"]
 

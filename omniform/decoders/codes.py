@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
 from omniform.geometry import SpecError
-from omniform.grammar import Span
+from omniform.grammar import CodeSpan
 from omniform.parts import Codec, OutputDecoder, Shrunk
 
 Context: TypeAlias = Literal["nothing", "media"]
@@ -28,7 +28,7 @@ class Codes(OutputDecoder):
     implementation = "omniform.decoders.codes_module:CodesModule"
 
     codec: Codec | None = None
-    span: Span | None = None
+    span: CodeSpan | None = None
     contexts: tuple[Context, ...] = ()
     guidance: tuple[float, ...] = ()
 

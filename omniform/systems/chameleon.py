@@ -9,7 +9,7 @@ from omniform.codecs.vqgan import MAKE_A_SCENE_512
 from omniform.decoders.codes import Codes
 from omniform.decoders.text import Text
 from omniform.frozen import FrozenMap
-from omniform.grammar import Span
+from omniform.grammar import CodeSpan
 from omniform.parts import Rules
 from omniform.prompt import Prompt
 from omniform.spec import Discrete, Layout, Learn, Recast, Source, Stage, System, Undisclosed
@@ -17,7 +17,7 @@ from omniform.systems._llava_release import backbone_of
 from omniform.views.fixed import Fixed
 
 # chameleon/inference/vocab.py:15-90: the digits of a code are letters
-IMAGE = Span(token="IMGIMG{code}Z", digits="ABCDEFGHIJ", begin="<racm3:break>", end="<eoss>")
+IMAGE = CodeSpan(token="IMGIMG{code}Z", digits="ABCDEFGHIJ", begin="<racm3:break>", end="<eoss>")
 # chameleon/inference/chameleon.py:108-144 and vocab.py:20: the end of a turn is its own token
 TURNS = Prompt(
     user="{content}<reserved08706>",
