@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from omniform.grammar import Allowed, Grammar, CodeSpan, SpanIds, Walk
+from omniform.grammar import Allowed, CodeSpan, Grammar, SpanIds, Walk
 
 PICTURE = SpanIds("image", 10, 11, tuple(range(20, 28)), 8, 4, 4)
 SOUND = SpanIds("audio", 12, 13, tuple(range(30, 36)), 3, 2, 8)
