@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self
 
 from omniform.change import change
 from omniform.frozen import FrozenMap
-from omniform.geometry import Grid, Hw, MediaSize, Plan, Positions
-from omniform.grammar import CodeSpan
+from omniform.geometry import MediaSize, Plan, Positions
 from omniform.index import resolve, unknown
+from omniform.inputs import Continuous, Discrete, Input, Shared
 from omniform.parts import (
     Backbone,
     Codec,
-    Connector,
     Encoder,
-    Fusion,
     OutputDecoder,
     Part,
     Shrunk,
-    Sight,
     SpecError,
     Views,
 )  # fmt: skip
@@ -35,92 +32,6 @@ from omniform.stage import Learn, Lora, Source, Stage, Undisclosed
 RUNNING = Positions()
 MODALITIES = ("text", "image", "video", "audio", "points")
 
-
-# --- inputs ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Continuous:
-    """A modality that enters as features: encoder -> connector -> rows, laid out by views, met by fusion."""
-
-    encoder: Encoder
-    connector: Connector
-    views: Views
-    fusion: Fusion
-
-    def __post_init__(self) -> None:
-        if self.connector.needs != len(self.encoder.dims):
-            raise SpecError(
-                f"{type(self.connector).__name__} reads the features of {self.connector.needs} encoders, but "
-                f"{type(self.encoder).__name__} gives {len(self.encoder.dims)}; encoder Several(members=...) joins "
-                "several, and connectors Linear and Mlp read one"
-            )
-
-    def sight(self) -> Sight:
-        return self.encoder.sight(self.cells)
-
-    def cells(self, size: Hw) -> Grid:
-        """Cells of one view of (height, width) pixels, after the connector."""
-        return self.connector.cells(*self.encoder.grids(size))
-
-    def widths(self, dim: int) -> dict[str, Any]:
-        """What the connector's `build` and `num_params` take beside a backbone of width `dim`."""
-        first, *others = (d * self.views.scales for d in self.encoder.dims)
-        return {"in_dim": first, "out_dim": self.width(dim), **({"others": tuple(others)} if others else {})}
-
-    @property
-    def usual(self) -> MediaSize:
-        """A medium of the size that the encoder was made for."""
-        return self.encoder.usual
-
-    def width(self, dim: int) -> int:
-        return self.fusion.width(self.encoder.dim, dim)
-
-    def positions(self, plan: Plan) -> int:
-        """Positions of a medium in the sequence."""
-        return plan.positions if self.fusion.in_sequence else 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shared:
-    """A modality that uses another input's encoder, connector and fusion with views of its own."""
-
-    input: str
-    views: Views
-
-
-@dataclass(frozen=True, kw_only=True)
-class Discrete:
-    """A modality that enters (or leaves) as tokens of a codec in the backbone's vocabulary.
-
-    Attributes:
-        views: how a picture of any size becomes the one that the codec reads; None for sound, which it reads whole.
-    """
-
-    codec: Codec
-    span: CodeSpan
-    views: Views | None = None
-
-    def sight(self) -> Sight:
-        height, width = self.codec.size
-        return Sight(size=(height, width), mean_rgb=(127, 127, 127), cells=self.cells)
-
-    def cells(self, size: Hw) -> Grid:
-        """Codes of one view of (height, width) pixels."""
-        return (self.codec.codes(size),)
-
-    @property
-    def usual(self) -> MediaSize:
-        """A medium of the size that the codec was made for."""
-        *rows, last = self.codec.size
-        return MediaSize(width=last, height=rows[0]) if rows else MediaSize(samples=last, rate=last)
-
-    def positions(self, plan: Plan) -> int:
-        """Positions that a medium takes: its codes, begin and end."""
-        return plan.positions + 2
-
-
-Input: TypeAlias = Continuous | Shared | Discrete
 
 # --- system ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,94 @@
+"""How a modality enters: as features, with another input's parts, or as tokens of a codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from omniform.geometry import Grid, Hw, MediaSize, Plan, SpecError
+from omniform.grammar import CodeSpan
+from omniform.parts import Codec, Connector, Encoder, Fusion, Sight, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuous:
+    """A modality that enters as features: encoder -> connector -> rows, laid out by views, met by fusion."""
+
+    encoder: Encoder
+    connector: Connector
+    views: Views
+    fusion: Fusion
+
+    def __post_init__(self) -> None:
+        if self.connector.needs != len(self.encoder.dims):
+            raise SpecError(
+                f"{type(self.connector).__name__} reads the features of {self.connector.needs} encoders, but "
+                f"{type(self.encoder).__name__} gives {len(self.encoder.dims)}; encoder Several(members=...) joins "
+                "several, and connectors Linear and Mlp read one"
+            )
+
+    def sight(self) -> Sight:
+        return self.encoder.sight(self.cells)
+
+    def cells(self, size: Hw) -> Grid:
+        """Cells of one view of (height, width) pixels, after the connector."""
+        return self.connector.cells(*self.encoder.grids(size))
+
+    def widths(self, dim: int) -> dict[str, Any]:
+        """What the connector's `build` and `num_params` take beside a backbone of width `dim`."""
+        first, *others = (d * self.views.scales for d in self.encoder.dims)
+        return {"in_dim": first, "out_dim": self.width(dim), **({"others": tuple(others)} if others else {})}
+
+    @property
+    def usual(self) -> MediaSize:
+        """A medium of the size that the encoder was made for."""
+        return self.encoder.usual
+
+    def width(self, dim: int) -> int:
+        return self.fusion.width(self.encoder.dim, dim)
+
+    def positions(self, plan: Plan) -> int:
+        """Positions of a medium in the sequence."""
+        return plan.positions if self.fusion.in_sequence else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """A modality that uses another input's encoder, connector and fusion with views of its own."""
+
+    input: str
+    views: Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discrete:
+    """A modality that enters (or leaves) as tokens of a codec in the backbone's vocabulary.
+
+    Attributes:
+        views: how a picture of any size becomes the one that the codec reads; None for sound, which it reads whole.
+    """
+
+    codec: Codec
+    span: CodeSpan
+    views: Views | None = None
+
+    def sight(self) -> Sight:
+        height, width = self.codec.size
+        return Sight(size=(height, width), mean_rgb=(127, 127, 127), cells=self.cells)
+
+    def cells(self, size: Hw) -> Grid:
+        """Codes of one view of (height, width) pixels."""
+        return (self.codec.codes(size),)
+
+    @property
+    def usual(self) -> MediaSize:
+        """A medium of the size that the codec was made for."""
+        *rows, last = self.codec.size
+        return MediaSize(width=last, height=rows[0]) if rows else MediaSize(samples=last, rate=last)
+
+    def positions(self, plan: Plan) -> int:
+        """Positions that a medium takes: its codes, begin and end."""
+        return plan.positions + 2
+
+
+Input: TypeAlias = Continuous | Shared | Discrete
