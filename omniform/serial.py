@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from omniform import geometry, prompt, spec
+from omniform import geometry, grammar, prompt, spec
 from omniform.frozen import FrozenMap
 from omniform.index import PART_KINDS, UnknownName, declarations, unknown
 from omniform.parts import Part
@@ -109,7 +109,7 @@ def _encode(value: Any, where: str) -> Any:
 @cache
 def _plain_classes() -> dict[str, type]:
     """Declarations that are not parts: System, Stage, Prompt ..."""
-    found = (c for module in (spec, prompt, geometry) for c in vars(module).values() if isinstance(c, type))
+    found = (c for module in (spec, prompt, geometry, grammar) for c in vars(module).values() if isinstance(c, type))
     return {c.__name__: c for c in found if is_dataclass(c) and not issubclass(c, Part)}
 
 

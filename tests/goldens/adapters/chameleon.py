@@ -46,7 +46,8 @@ def language(golden: Golden) -> dict[str, Tensor]:
     tree, cache = Tree.of([len(first), len(second)]), KeyValues()
     hidden = backbone(backbone.embed(torch.cat([first, second])), tree.depth, tree, cache)
     logits = backbone.logits(hidden)
-    step = Decoding(backbone, cache, Place.of(tree, tree.depth)).step(golden.inputs["next_ids"])
+    places = Place.of(tree, [len(first), len(second)])
+    step = Decoding(backbone, cache, places).step(golden.inputs["next_ids"])
     # rows of the whole prompt, of the pictures alone, of nothing: ours go from the poorest
     mixes = torch.stack([mixed(logits[[4 + i, 2 + i, i]], (1.2, 3.0)) for i in range(2)])
     return {"logits": logits, "logits_next_step": backbone.logits(step), "cfg_mixed": mixes.repeat(3, 1)}
