@@ -18,7 +18,7 @@ class ImageCodec(Codec):
 
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    resample: Literal[bicubic, bilinear, lanczos] = "lanczos"
+    resample: Literal["bicubic", "bilinear", "lanczos"] = "lanczos"
 
 
 @dataclass(frozen=True, kw_only=True)
