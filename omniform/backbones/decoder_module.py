@@ -29,12 +29,16 @@ class DecoderModule(nn.Module):
 
     def __init__(self, spec: Decoder) -> None:
         super().__init__()
-        config = AutoConfig.for_model(spec.model_type, **self.arguments(spec))
-        self.lm: Any = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
+        self.lm: Any = self.language_model(spec)
         self.spec = spec
         self.experts: Any = None
         if spec.moe:
             self.experts = spec.moe.build(layers=self.layers, attention_of=self.attention_of)
+
+    def language_model(self, spec: Decoder) -> nn.Module:
+        """transformers' model, with fresh weights."""
+        config = AutoConfig.for_model(spec.model_type, **self.arguments(spec))
+        return AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
 
     @staticmethod
     def arguments(spec: Decoder) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
 from omniform import attention
+from omniform.backbones.decoder import Decoder
 from omniform.backbones.decoder_module import DecoderModule
-from omniform.backbones.qk_normed import QkNormed
 from omniform.frozen import FrozenMap
 
 SMALLEST: Mapping[str, Any] = FrozenMap(
@@ -23,10 +23,9 @@ SMALLEST: Mapping[str, Any] = FrozenMap(
 class QkNormedModule(DecoderModule):
     """The language model of transformers' class, without its codec, and with all logits: it masks those of codes."""
 
-    def __init__(self, spec: QkNormed) -> None:
-        nn.Module.__init__(self)
-        config = ChameleonConfig(**spec.config(), vq_config=dict(SMALLEST), vocabulary_map={})
+    def language_model(self, spec: Decoder) -> nn.Module:
+        config = ChameleonConfig(**self.arguments(spec), vq_config=dict(SMALLEST), vocabulary_map={})
         config._attn_implementation = attention.NAME
-        self.lm: Any = ChameleonForConditionalGeneration(config)
-        del self.lm.model.vqmodel
-        self.spec = spec
+        lm: Any = ChameleonForConditionalGeneration(config)
+        del lm.model.vqmodel
+        return lm
