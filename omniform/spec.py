@@ -139,7 +139,12 @@ class System:
         if isinstance(entry, Shared):
             return replace(self.continuous(entry.input), views=entry.views)
         if not isinstance(entry, Continuous):
-            raise SpecError(f"{self.slug} reads {', '.join(self.inputs) or 'only text'}, not {modality}")
+            how = (
+                f"{modality} as tokens, not as features"
+                if entry
+                else f"{', '.join(self.inputs) or 'only text'}, not {modality}"
+            )
+            raise SpecError(f"{self.slug} reads {how}")
         return entry
 
     def parts(self) -> dict[str, Part]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import releases
 import torch
@@ -214,7 +213,8 @@ def test_another_picture_moves_nothing_but_what_follows_it(setup: Setup) -> None
     (sample,) = samples(setup, documents[:1])
     moved = (before - after).abs().amax(1)
     start = sample.media[1].first
-    assert moved[:start].max() == 0 and moved[start : len(sample)].min() > 0 and moved[len(sample) :].max() == 0
+    assert moved[:start].max() == 0 and moved[start : len(sample)].min() > 0
+    assert moved[len(sample) :].max() < 1e-6  # pictures are encoded together, in batches of another size now
 
 
 # --- decoding ----------------------------------------------------------------------------------------------------
@@ -238,8 +238,7 @@ def test_answers_equal_the_whole_document_read_again(engine: Engine) -> None:
     assert len({answer.tokens for answer in answers}) > 1
     for number, answer in enumerate(answers):
         sample = engine.sample(questions[number])
-        ids = np.concatenate([sample.ids, answer.tokens[:-1]])
-        whole = replace(sample, ids=ids, learn=np.zeros(len(ids), bool))
+        whole = sample.followed_by(answer.tokens[:-1])
         with torch.no_grad():
             hidden = engine.model.hidden(pack([whole], engine.load))
         log_probs = engine.model.backbone.logits(hidden[-6:]).log_softmax(-1)

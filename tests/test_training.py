@@ -47,6 +47,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+DATA = {
+    "image": {"kind": "easy-vqa", "split": "train", "limit": 4},
+    "audio": {"kind": "tones", "limit": 12},
+}
+"""What a system learns from at tiny size, by what it reads."""
+
+
 def tiny(slug: str = "llava-1.5", *overrides: str) -> Recipe:
     """All stages of a system at tiny size on four real pictures; what was never published is given."""
     system = index.load("systems", slug)
@@ -59,7 +66,7 @@ def tiny(slug: str = "llava-1.5", *overrides: str) -> Recipe:
         stages[stage.name] = own
     data = {
         "system": slug, "size": "tiny", "tokenizer": {"train": 300}, "stages": stages,
-        "data": {"train": {"kind": "easy-vqa", "split": "train", "limit": 4}},
+        "data": {"train": dict(DATA["image" if "image" in system.inputs else "audio"])},
     }  # fmt: skip
     return resolve_recipe(data, overrides)
 
@@ -91,7 +98,8 @@ def test_exactly_the_declared_parts_learn(slug: str, name: str):
     declared = {n for item in stage.learn for n, _ in model.parameters_of(item.part, item.first_layer)}
     if any(item.tokens for item in stage.learn):  # one table of the backbone, of which some rows learn
         declared = {n for n in declared if not n.startswith("backbone.") or re.search(r"\.(wte|embed)\w*\.", n)}
-    placed = stage.views.get("image", setup.system.inputs["image"].views).learned  # the data hold pictures only
+    modality = next(iter(setup.system.inputs))  # the data hold this one only
+    placed = stage.views.get(modality, setup.system.inputs[modality].views).learned
     declared = {n for n in declared if ".learned." not in n or n.rpartition(".")[2] in placed}
     if stage.experts == "joined":  # nothing is routed yet
         declared = {n for n in declared if ".router." not in n}

@@ -51,7 +51,8 @@ class AdapterPrompts(Fusion):
         decoder: Any = backbone
         (_, key), (_, value) = decoder.linears()["qkv"][1:]
         made = 2 * self.length * backbone.dim * (key + value)
-        return self.layers * (made + 4 * positions * self.length * decoder.heads * decoder.per_head)
+        seen = 4 * positions * self.length * decoder.heads * decoder.per_head
+        return 2 * self.layers * (made + seen)  # the prompts with the picture, and those of documents without one
 
     def shrunk(self, size: Shrunk) -> Self:
         return self.but(layers=1 if size == "tiny" else 3)

@@ -42,8 +42,8 @@ def plain_llm(where: str | Path, **changes: Any) -> Backbone:
     kinds: list[Any] = [c for c in index.declarations("backbones").values() if issubclass(c, Backbone)]
     families: dict[str, Any] = {}
     for family in kinds:
-        if family.model_type:
-            families.setdefault(family.model_type, family)
+        if own := vars(family).get("model_type"):  # a variation inherits the family's, and does not stand for it
+            families[own] = family
     if config.get("model_type") not in families:
         raise CheckpointError(f"{where}: {index.unknown('backbone family', str(config.get('model_type')), families)}")
     return families[config["model_type"]].from_config(config, **changes)
