@@ -33,6 +33,7 @@ from omniform.training.setup import Setup, grow_vocab, set_up
 from omniform.training.stages import StageRun
 from omniform.training.step import TrainingError, accumulate
 from omniform.training.trainer import Trainer, stage_loader
+from omniform.verify.small import modality_of
 
 CPU = torch.device("cpu")
 SLUGS = index.names("systems")
@@ -66,7 +67,7 @@ def tiny(slug: str = "llava-1.5", *overrides: str) -> Recipe:
         stages[stage.name] = own
     data = {
         "system": slug, "size": "tiny", "tokenizer": {"train": 300}, "stages": stages,
-        "data": {"train": dict(DATA["image" if "image" in system.inputs else "audio"])},
+        "data": {"train": dict(DATA[modality_of(system)])},
     }  # fmt: skip
     return resolve_recipe(data, overrides)
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from omniform.backbones.configured import Configured
 from omniform.frozen import FrozenMap
 from omniform.geometry import SpecError
-from omniform.parts import Backbone, Rules, Shrunk
+from omniform.parts import Rules, Shrunk
 from omniform.routing import Experts
 
 SHRUNK: Mapping[Shrunk, Mapping[str, int]] = FrozenMap(
@@ -29,11 +30,10 @@ Linears = dict[str, list[tuple[int, int]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoder(Backbone):
+class Decoder(Configured):
     """A decoder-only transformer, run by transformers.
 
     Attributes:
-        name: the released weights it stands for, as the field calls them.
         heads, kv_heads: query heads and key-value heads.
         head_dim: width of a head; None is `dim / heads`.
         rope_theta: base of the rotary frequencies.
@@ -47,13 +47,9 @@ class Decoder(Backbone):
     abstract: ClassVar[bool] = True
     implementation = "omniform.backbones.decoder_module:DecoderModule"
     keys: ClassVar[Mapping[str, str]] = KEYS
-    """Field -> its key in a released configuration."""
     rope_keys: ClassVar[tuple[str, str]] = ("rope_theta", "partial_rotary_factor")
     """Keys of `rope_theta` and `rotary` in configurations that predate `rope_parameters`."""
     fixed: ClassVar[Mapping[str, Any]] = SILU
-    """Settings of the whole family; a released configuration that says otherwise is refused."""
-    assumed: ClassVar[Mapping[str, int]]
-    """Sizes that transformers assumes where a released configuration leaves them out."""
 
     gated_mlp: ClassVar[bool] = True
     norm_params: ClassVar[int] = 1
@@ -65,7 +61,6 @@ class Decoder(Backbone):
     init_key: ClassVar[str] = "initializer_range"
     """What the family's configuration calls the spread of fresh weights."""
 
-    name: str = ""
     heads: int
     kv_heads: int
     mlp_dim: int
@@ -88,10 +83,6 @@ class Decoder(Backbone):
             raise SpecError(
                 f"{self.rotary} of a head of {self.per_head} rotates {self.rotary_dim} channels; they must pair up"
             )
-
-    @property
-    def title(self) -> str:
-        return self.name or type(self).__name__
 
     @property
     def per_head(self) -> int:
@@ -241,7 +232,7 @@ class Decoder(Backbone):
 
     def config(self) -> dict[str, Any]:
         """Arguments of the family's transformers configuration."""
-        sizes = {key: getattr(self, field) for field, key in self.keys.items()}
+        sizes = self.sizes()
         if "head_dim" in self.keys:
             sizes[self.keys["head_dim"]] = self.per_head
         # special tokens belong to the tokenizer; a padding id would keep its embedding row from learning
@@ -263,13 +254,7 @@ class Decoder(Backbone):
         Raises:
             SpecError: the configuration contradicts what the family has fixed.
         """
-        for key, value in cls.fixed.items():
-            if config.get(key, value) != value:
-                raise SpecError(
-                    f"{cls.__name__} stands for {key}={value!r}, the configuration says {config[key]!r}; "
-                    "use another backbone, or a family file of its own"
-                )
-        fields = {**cls.assumed, **{f: config[key] for f, key in cls.keys.items() if key in config}}
+        fields = super().fields_of(config)
         fields["kv_heads"] = fields.get("kv_heads") or fields["heads"]
         if fields.get("head_dim") == fields["dim"] // fields["heads"]:
             fields["head_dim"] = None
@@ -285,15 +270,6 @@ class Decoder(Backbone):
             "rope_scaling": rope if kind == "default" else {"rope_type": kind, **rope},
         }  # fmt: skip
         return {name: value for name, value in fields.items() if value is not None}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], **extra: Any) -> Self:
-        """The declaration of a released configuration; `extra` fields take precedence.
-
-        Raises:
-            SpecError: the configuration contradicts what the family has fixed.
-        """
-        return cls(**{**cls.fields_of(config), **extra})
 
 
 def _frozen(value: Any) -> Any:

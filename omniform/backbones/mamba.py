@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, ClassVar, Self
 
+from omniform.backbones.configured import Configured
 from omniform.backbones.decoder import Linears
 from omniform.frozen import FrozenMap
-from omniform.geometry import SpecError
-from omniform.parts import Backbone, Shrunk
+from omniform.parts import Shrunk
 
 SHRUNK: Mapping[Shrunk, Mapping[str, int]] = FrozenMap(
     tiny=FrozenMap(dim=32, layers=2, vocab=128, context=512),
@@ -21,13 +21,12 @@ STATE_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mamba(Backbone):
+class Mamba(Configured):
     """Layers of a short causal convolution and a selective scan; what was read is a state of fixed size.
 
     A branch of a tree starts from the state that its trunk ended with, so trunks are shared exactly.
 
     Attributes:
-        name: the released weights it stands for, as the field calls them.
         state: values of the state for each inner channel.
         conv: positions that the convolution sees, the own one included.
         expand: inner width / width.
@@ -45,16 +44,12 @@ class Mamba(Backbone):
         expand="expand", rank="time_step_rank", norm_eps="layer_norm_epsilon", tied="tie_word_embeddings",
         context="max_position_embeddings",
     )  # fmt: skip
-    """Field -> its key in a released configuration."""
     fixed: ClassVar[Mapping[str, Any]] = FrozenMap(
         hidden_act="silu", use_bias=False, use_conv_bias=True, residual_in_fp32=True
     )
-    """Settings of the whole family; a released configuration that says otherwise is refused."""
     assumed: ClassVar[Mapping[str, int]] = FrozenMap(dim=768, layers=32, vocab=50280, context=2048)
-    """Sizes assumed where a released configuration leaves them out; transformers' own knows no context."""
     layer_prefix: ClassVar[str] = "backbone.layers."
 
-    name: str = ""
     state: int = 16
     conv: int = 4
     expand: int = 2
@@ -62,10 +57,6 @@ class Mamba(Backbone):
     norm_eps: float = 1e-5
     tied: bool = True
     init_std: float | None = None
-
-    @property
-    def title(self) -> str:
-        return self.name or type(self).__name__
 
     @property
     def inner(self) -> int:
@@ -139,7 +130,7 @@ class Mamba(Backbone):
 
     def config(self) -> dict[str, Any]:
         """Arguments of the family's transformers configuration."""
-        sizes = {**{key: getattr(self, field) for field, key in self.keys.items()}, "time_step_rank": self.step_rank}
+        sizes = {**self.sizes(), "time_step_rank": self.step_rank}
         # special tokens belong to the tokenizer; a padding id would keep its embedding row from learning
         ids = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
         fresh = {"initializer_range": self.init_std} if self.init_std else {}
@@ -152,25 +143,10 @@ class Mamba(Backbone):
         Raises:
             SpecError: the configuration contradicts what the family has fixed.
         """
-        for key, value in cls.fixed.items():
-            if config.get(key, value) != value:
-                raise SpecError(
-                    f"{cls.__name__} stands for {key}={value!r}, the configuration says {config[key]!r}; "
-                    "use another backbone, or a family file of its own"
-                )
-        fields = {**cls.assumed, **{f: config[key] for f, key in cls.keys.items() if key in config}}
+        fields = super().fields_of(config)
         if fields.get("rank") in ("auto", ceil(fields["dim"] / 16)):
             fields["rank"] = None
         return fields
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], **extra: Any) -> Self:
-        """The declaration of a released configuration; `extra` fields take precedence.
-
-        Raises:
-            SpecError: the configuration contradicts what the family has fixed.
-        """
-        return cls(**{**cls.fields_of(config), **extra})
 
 
 # state-spaces/mamba, table of pretrained models; vocabulary padded to a multiple of 8

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from omniform.backbones.configured import Configured
 from omniform.frozen import FrozenMap
 from omniform.geometry import SpecError
-from omniform.parts import Backbone, Shrunk
+from omniform.parts import Shrunk
 
 SHRUNK: Mapping[Shrunk, Mapping[str, int]] = FrozenMap(
     tiny=FrozenMap(dim=32, layers=2, heads=4, head_dim=8, mlp_dim=48, vocab=128, context=512),
@@ -26,13 +27,12 @@ KEYS: Mapping[str, str] = FrozenMap(
 
 
 @dataclass(frozen=True, kw_only=True)
-class T5(Backbone):
+class T5(Configured):
     """Equally many layers in encoder and decoder; gated MLP, RMSNorm before each, no bias, a head of its own.
 
     A prompt attends to all of itself, so documents that share a medium but differ in a word share no position.
 
     Attributes:
-        name: the released weights it stands for, as the field calls them.
         layers: of the encoder, and of the decoder.
         head_dim: width of a head; heads need not add up to `dim`.
         buckets, farthest: learned distances of a head, and the distance from which on all are the same.
@@ -45,13 +45,10 @@ class T5(Backbone):
     fixed: ClassVar[Mapping[str, Any]] = FrozenMap(
         feed_forward_proj="gated-gelu", decoder_start_token_id=0, is_encoder_decoder=True, tie_word_embeddings=False
     )
-    """Settings of the whole family; a released configuration that says otherwise is refused."""
     assumed: ClassVar[Mapping[str, int]] = FrozenMap(dim=512, layers=6, heads=8, mlp_dim=2048, vocab=32128, context=512)
-    """Sizes that transformers assumes where a released configuration leaves them out."""
     trees = False
     start_id = 0
 
-    name: str = ""
     heads: int
     head_dim: int = 64
     mlp_dim: int
@@ -67,10 +64,6 @@ class T5(Backbone):
                 f"{self.buckets} buckets up to a distance of {self.farthest}: give a multiple of 4, and a distance "
                 f"beyond {self.buckets // 2}"
             )
-
-    @property
-    def title(self) -> str:
-        return self.name or type(self).__name__
 
     @property
     def inner(self) -> int:
@@ -153,26 +146,20 @@ class T5(Backbone):
 
     def config(self) -> dict[str, Any]:
         """Arguments of the family's transformers configuration."""
-        return {**self.fixed, **{key: getattr(self, field) for field, key in self.keys.items()}, "pad_token_id": 0}
+        return {**self.fixed, **self.sizes(), "pad_token_id": 0}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], **extra: Any) -> Self:
-        """The declaration of a released (transformers) configuration; `extra` fields take precedence.
+    def fields_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields from a released (transformers) configuration.
 
         Raises:
             SpecError: the configuration contradicts what the family has fixed.
         """
-        layers = config.get("num_layers")
-        wanted = {**cls.fixed, "num_decoder_layers": config.get("num_decoder_layers") and layers}
-        for key, value in wanted.items():
-            # transformers' own class says that the head is tied, which it is not in T5 1.1
-            if key != "tie_word_embeddings" and config.get(key, value) != value:
-                raise SpecError(
-                    f"{cls.__name__} stands for {key}={value!r}, the configuration says {config[key]!r}; "
-                    "use another backbone, or a family file of its own"
-                )
-        said = {field: config[key] for field, key in cls.keys.items() if key in config}
-        return cls(**{**cls.assumed, **said, **extra})
+        # transformers' own class says that the head is tied, which it is not in T5 1.1
+        said = {key: value for key, value in config.items() if key != "tie_word_embeddings"}
+        fields = super().fields_of(said)
+        cls.refuse(said, {"num_decoder_layers": config.get("num_decoder_layers") and config.get("num_layers")})
+        return fields
 
 
 def _area(linears: list[tuple[int, int]]) -> int:

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from omniform.batch import Features
 from omniform.encoders.dinov2 import DinoV2
 from omniform.encoders.image_module import ImageEncoder, square_positions
+from omniform.encoders.layers_module import Mlp
 
 
 class DinoV2Module(ImageEncoder):
@@ -75,7 +75,7 @@ class Layer(nn.Module):
         self.attention = Attention(spec)
         self.layer_scale1 = Scale(spec.width)
         self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
-        self.mlp: nn.Module = GatedMlp(spec) if spec.gated else PlainMlp(spec)
+        self.mlp: nn.Module = GatedMlp(spec) if spec.gated else Mlp(spec.width, spec.mlp_dim, spec.activation)
         self.layer_scale2 = Scale(spec.width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,19 +98,6 @@ class Attention(nn.Module):
         query, key, value = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in projected)
         y = F.scaled_dot_product_attention(query, key, value)
         return self.output["dense"](y.transpose(1, 2).flatten(2))
-
-
-class PlainMlp(nn.Module):
-    """Two linear layers."""
-
-    def __init__(self, spec: DinoV2) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(spec.width, spec.mlp_dim)
-        self.activation = ACT2FN[spec.activation]
-        self.fc2 = nn.Linear(spec.mlp_dim, spec.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
 
 
 class GatedMlp(nn.Module):

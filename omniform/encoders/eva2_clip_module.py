@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from omniform.batch import Features
 from omniform.encoders.eva2_clip import Eva2Clip
 from omniform.encoders.image_module import ImageEncoder
+from omniform.encoders.layers_module import Mlp
 
 STD = 0.02
 
@@ -61,7 +61,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(spec)
         self.input_layernorm = nn.LayerNorm(spec.width, eps=spec.norm_eps)
-        self.mlp = Mlp(spec)
+        self.mlp = Mlp(spec.width, spec.mlp_dim, spec.activation)
         self.post_attention_layernorm = nn.LayerNorm(spec.width, eps=spec.norm_eps)
 
     def forward(self, x: Float[Tensor, "views tokens width"]) -> Float[Tensor, "views tokens width"]:
@@ -83,16 +83,3 @@ class Attention(nn.Module):
             y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in self.query_key_value(x).chunk(3, dim=2)
         )
         return self.dense(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    """Two linear layers."""
-
-    def __init__(self, spec: Eva2Clip) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(spec.width, spec.mlp_dim)
-        self.activation = ACT2FN[spec.activation]
-        self.fc2 = nn.Linear(spec.mlp_dim, spec.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from omniform.batch import Features
 from omniform.encoders.eva_vit import EvaVit
 from omniform.encoders.image_module import ImageEncoder, square_positions
+from omniform.encoders.layers_module import Mlp
 
 STD = 0.02
 
@@ -52,7 +52,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         self.attn = Attention(spec)
         self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
-        self.mlp = Mlp(spec)
+        self.mlp = Mlp(spec.width, spec.mlp_dim, spec.activation)
         self.apply(_init)
         with torch.no_grad():
             for layer in (self.attn.proj, self.mlp.fc2):
@@ -82,19 +82,6 @@ class Attention(nn.Module):
         projected = F.linear(x, self.qkv.weight, bias).chunk(3, dim=2)
         query, key, value = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in projected)
         return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    """Two linear layers."""
-
-    def __init__(self, spec: EvaVit) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(spec.width, spec.mlp_dim)
-        self.activation = ACT2FN[spec.activation]
-        self.fc2 = nn.Linear(spec.mlp_dim, spec.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
 
 
 def _init(module: nn.Module) -> None:

@@ -73,12 +73,16 @@ class ImageBindVision(Encoder):
             raise SpecError(f"ImageBindVision reads {self.size} views, got {size}; use views that keep its size")
         return (1,)
 
-    def num_params(self) -> int:
+    def layer_params(self) -> int:
+        """Parameters of one layer."""
         d, m = self.width, self.mlp_dim
+        return 4 * (d * d + d) + 2 * d * m + d + m + 4 * d
+
+    def num_params(self) -> int:
+        d = self.width
         held = (self.held_image // self.patch) ** 2
         embed = 3 * self.frames * self.patch**2 * d + d + (held + 1) * d + 2 * d
-        layer = 4 * (d * d + d) + 2 * d * m + d + m + 4 * d
-        return embed + self.layers * layer + 2 * d + d * self.out_dim
+        return embed + self.layers * self.layer_params() + 2 * d + d * self.out_dim
 
     def flops(self, size: Hw) -> int:
         patches = (self.image // self.patch) ** 2
@@ -88,8 +92,7 @@ class ImageBindVision(Encoder):
     def learnable_params(self, first_layer: int = 0) -> int:
         if not first_layer:
             return self.num_params()
-        d, m = self.width, self.mlp_dim
-        return max(self.layers - first_layer, 0) * (4 * (d * d + d) + 2 * d * m + d + m + 4 * d)
+        return max(self.layers - first_layer, 0) * self.layer_params()
 
     def shrunk(self, size: Shrunk) -> ImageBindVision:
         return self.but(**SMALL[size])

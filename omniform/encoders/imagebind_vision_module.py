@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from omniform.batch import Features
 from omniform.encoders.image_module import ImageEncoder, square_positions
 from omniform.encoders.imagebind_vision import ImageBindVision
+from omniform.encoders.layers_module import Mlp
 
 STD = 0.02
 
@@ -57,9 +58,9 @@ class Block(nn.Module):
         self.norm_1 = nn.LayerNorm(width, eps=norm_eps)
         self.attn = nn.MultiheadAttention(width, heads, add_bias_kv=bias_rows, batch_first=True)
         self.norm_2 = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, mlp_dim), "fc2": nn.Linear(mlp_dim, width)})
+        self.mlp = Mlp(width, mlp_dim, "gelu")
 
     def forward(self, x: Float[Tensor, "rows tokens width"]) -> Float[Tensor, "rows tokens width"]:
         y = self.norm_1(x)
         x = x + self.attn(y, y, y, need_weights=False)[0]
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm_2(x))))
+        return x + self.mlp(self.norm_2(x))

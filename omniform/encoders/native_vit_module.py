@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from omniform.batch import Features
 from omniform.encoders.image_module import ImageEncoder
+from omniform.encoders.layers_module import Mlp
 from omniform.encoders.native_vit import NativeVit
 from omniform.geometry import Hw
 
@@ -69,7 +69,7 @@ class Layer(nn.Module):
         self.norm1 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         self.norm2 = nn.LayerNorm(spec.width, eps=spec.norm_eps)
         self.attn = Attention(spec)
-        self.mlp = Mlp(spec)
+        self.mlp = Mlp(spec.width, spec.mlp_dim, spec.activation)
 
     def forward(self, x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
         x = x + self.attn(self.norm1(x), turns)
@@ -89,19 +89,6 @@ class Attention(nn.Module):
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(_turned(query, turns), _turned(key, turns), value)
         return self.proj(y.transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    """Two linear layers."""
-
-    def __init__(self, spec: NativeVit) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(spec.width, spec.mlp_dim)
-        self.activation = ACT2FN[spec.activation]
-        self.fc2 = nn.Linear(spec.mlp_dim, spec.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
 
 
 def rotation(spec: NativeVit, grid: Hw, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
+from omniform.encoders.joined import Joined
 from omniform.geometry import Grid, Hw, SpecError
-from omniform.parts import Encoder, Shrunk
+from omniform.parts import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Several(Encoder):
+class Several(Joined):
     """Views have the largest member's size; members of smaller views see them resampled without antialias.
 
     Each member normalises by its own mean and standard deviation; a system that feeds one member the other's says so
     (`DINOV2_L.but(mean=..., std=...)`). Padding takes the first member's mean colour.
 
     Attributes:
-        members: two or more encoders, in the order in which the connector takes their features.
         down: interpolation to smaller members' views.
     """
 
@@ -33,40 +33,13 @@ class Several(Encoder):
             object.__setattr__(self, name, getattr(self.members[0], name))
 
     @property
-    def title(self) -> str:
-        return " + ".join(dict.fromkeys(member.title for member in self.members))
-
-    @property
-    def dim(self) -> int:
-        """Width of the first member's features."""
-        return self.dims[0]
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        return tuple(member.dim for member in self.members)
-
-    @property
     def size(self) -> Hw:
         return max(member.size for member in self.members)
-
-    def cells(self, size: Hw) -> Grid:
-        return self.grids(size)[0]
 
     def grids(self, size: Hw) -> tuple[Grid, ...]:
         if size != self.size:
             raise SpecError(f"Several reads {self.size} views, got {size}; use views that keep its size")
         return tuple(member.cells(member.size) for member in self.members)
 
-    def num_params(self) -> int:
-        return sum(member.num_params() for member in self.members)
-
-    def learnable_params(self, first_layer: int = 0) -> int:
-        if first_layer:
-            return super().learnable_params(first_layer)  # refuses
-        return sum(member.learnable_params() for member in self.members)
-
     def flops(self, size: Hw) -> int:
         return sum(member.flops(member.size) for member in self.members)
-
-    def shrunk(self, size: Shrunk) -> Self:
-        return self.but(members=tuple(member.shrunk(size) for member in self.members))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 from omniform.encoders.audio import AudioEncoder
+from omniform.encoders.joined import Joined
 from omniform.geometry import Grid, Hw, SpecError
-from omniform.parts import Shrunk
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeveralAudio(AudioEncoder):
+class SeveralAudio(Joined, AudioEncoder):
     """Windows have the length that all members hear; each member makes of the waveform what it reads.
 
     Attributes:
-        members: two or more encoders of one rate, in the order in which the connector takes their features.
+        members: two or more encoders of one rate.
     """
 
     abstract = False
@@ -30,39 +29,12 @@ class SeveralAudio(AudioEncoder):
         object.__setattr__(self, "rate", rates[0])
 
     @property
-    def title(self) -> str:
-        return " + ".join(dict.fromkeys(member.title for member in self.members))
-
-    @property
-    def dim(self) -> int:
-        """Width of the first member's features."""
-        return self.dims[0]
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        return tuple(member.dim for member in self.members)
-
-    @property
     def window(self) -> int:
         return min(member.window for member in self.members)
-
-    def cells(self, size: Hw) -> Grid:
-        return self.grids(size)[0]
 
     def grids(self, size: Hw) -> tuple[Grid, ...]:
         self.heard(size)
         return tuple(member.cells(size) for member in self.members)
 
-    def num_params(self) -> int:
-        return sum(member.num_params() for member in self.members)
-
-    def learnable_params(self, first_layer: int = 0) -> int:
-        if first_layer:
-            return super().learnable_params(first_layer)  # refuses
-        return sum(member.learnable_params() for member in self.members)
-
     def flops(self, size: Hw) -> int:
         return sum(member.flops(size) for member in self.members)
-
-    def shrunk(self, size: Shrunk) -> Self:
-        return self.but(members=tuple(member.shrunk(size) for member in self.members))
