@@ -73,9 +73,13 @@ class MediaSize:
 
 @dataclass(frozen=True)
 class Resize:
-    """Resample the whole picture to (height, width) with the encoder's filter, on 8-bit pixels."""
+    """Resample the whole picture to (height, width), on 8-bit pixels.
+
+    `smooth` is the encoder's filter over all pixels that shrink to one; without, one is read between its four nearest.
+    """
 
     size: Hw
+    smooth: bool = True
 
 
 @dataclass(frozen=True)
@@ -260,13 +264,14 @@ class Plan:
 
     `size` is what every view has after its steps. Where `scales` are given, they show the same picture at growing
     scale: their features are joined on channels before the connector, at the map of the last scale, and the blocks
-    count the last scale's views.
+    count the last scale's views. Where they are `averaged`, the connector sees one view, the mean of all features.
     """
 
     views: tuple[View, ...]
     size: Hw
     blocks: tuple[Block, ...]
     scales: tuple[Scale, ...] = ()
+    averaged: bool = False
 
     @property
     def positions(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from omniform.batch import Batch, Features, Fused, Loss, MediaBatch, Notes, Placed, Tree
 from omniform.geometry import Grid, Plan
 from omniform.spec import Continuous, Shared, System
-from omniform.views.arrange_module import arrange, merge_scales
+from omniform.views.arrange_module import arrange, merged_views
 
 EXPERTS = "experts.layers."
 """Prefix before a layer's number in the names of its experts."""
@@ -60,7 +60,7 @@ class ContinuousInput(nn.Module):
     def rows(self, encoded: list[tuple[Features, ...]], plans: tuple[Plan, ...]) -> Float[Tensor, "rows width"]:
         """Rows of media whose features (of each encoder) are given."""
         both = zip(encoded, plans, strict=True)
-        merged = [tuple(merge_scales(f, p) for f in streams) if p.scales else streams for streams, p in both]
+        merged = [tuple(merged_views(features, plan) for features in streams) for streams, plan in both]
         connected, learned = self._connect(merged), dict(self.learned.items())
         return torch.cat([arrange(f, p, learned) for f, p in zip(connected, plans, strict=True)])
 

@@ -32,7 +32,7 @@ from omniform.geometry import (
 from omniform.parts import Sight, Views
 from omniform.views.among import Among
 from omniform.views.any_res import AnyRes, grids_up_to, unpadded
-from omniform.views.arrange_module import arrange, merge_scales
+from omniform.views.arrange_module import arrange, merge_scales, merged_views
 from omniform.views.dynamic_s2 import DynamicS2
 from omniform.views.fixed import Fixed
 from omniform.views.frames import Frames, frame_numbers, spread
@@ -107,8 +107,8 @@ def test_every_view_has_the_planned_size_and_every_position_is_filled(strategy: 
         assert all(0 <= view.frame < medium.frames for view in plan.views)
         assert len(plan.scales) == (strategy.scales if strategy.scales > 1 else 0)
         features = Features(torch.randn(len(plan.views), 16, 5 // max(1, len(plan.scales))), (4, 4))
+        features = merged_views(features, plan)
         if plan.scales:
-            features = merge_scales(features, plan)
             features = Features(features.values.repeat(1, 1, 5)[..., :5], (4, 4))
         rows = arrange(features, plan, learned)
         assert rows.shape == (plan.positions, 5)

@@ -81,8 +81,9 @@ def kv_cache_bytes(system: System, positions: int, dtype_bytes: int = 2) -> int:
 def _media_flops(entry: Continuous | Discrete, plan: Plan, dim: int) -> dict[str, int]:
     if isinstance(entry, Discrete):
         return {"codec": len(plan.views) * entry.codec.flops(plan.size)}
-    # views of several scales are joined before the connector, which sees those of the last scale
-    connected = prod(plan.scales[-1].tiles) if plan.scales else len(plan.views) // entry.encoder.together
+    # views of several scales are joined before the connector, which sees those of the last scale, or are averaged
+    sets = 1 if plan.averaged else len(plan.views) // entry.encoder.together
+    connected = prod(plan.scales[-1].tiles) if plan.scales else sets
     connector: Any = entry.connector  # takes as many grids as it reads encoders
     return {
         "encoder": len(plan.views) * entry.encoder.flops(plan.size),

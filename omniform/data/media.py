@@ -15,6 +15,7 @@ from typing import overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
@@ -23,7 +24,7 @@ from omniform.data.document import Media
 from omniform.data.sound import sound_size
 from omniform.data.stored import DEFAULT_LIMITS, Limits, MediaError, file_at, is_url, named
 from omniform.frozen import FrozenMap
-from omniform.geometry import Crop, MediaSize, Pad, Plan, Resize, Step
+from omniform.geometry import Crop, Hw, MediaSize, Pad, Plan, Resize, Step
 
 RESAMPLE: Mapping[str, Image.Resampling] = FrozenMap(
     bicubic=Image.Resampling.BICUBIC, bilinear=Image.Resampling.BILINEAR, lanczos=Image.Resampling.LANCZOS
@@ -80,8 +81,10 @@ def views_of(frames: Sequence[Image.Image], plan: Plan, resample: str) -> UInt8[
 
 
 def _run(picture: Image.Image, step: Step, resample: str) -> Image.Image:
-    if isinstance(step, Resize):
+    if isinstance(step, Resize) and step.smooth:
         return picture.resize((step.size[1], step.size[0]), RESAMPLE[resample])
+    if isinstance(step, Resize):
+        return _between_nearest(picture, step.size)
     if not isinstance(step, Pad | Crop):
         raise TypeError(f"{step} is a step of sound, not of pictures")
     top, left = step.offset
@@ -90,6 +93,12 @@ def _run(picture: Image.Image, step: Step, resample: str) -> Image.Image:
         canvas.paste(picture, (left, top))
         return canvas
     return picture.crop((left, top, left + step.size[1], top + step.size[0]))
+
+
+def _between_nearest(picture: Image.Image, size: Hw) -> Image.Image:
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+    found = F.interpolate(pixels, size=size, mode="bilinear").round().to(torch.uint8)
+    return Image.fromarray(found[0].permute(1, 2, 0).numpy())
 
 
 # --- reading -----------------------------------------------------------------------------------------------------

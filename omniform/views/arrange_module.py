@@ -76,6 +76,13 @@ RUN: Mapping[type[Block], Callable[..., Tensor]] = {
 }  # fmt: skip
 
 
+def merged_views(features: Features, plan: Plan) -> Features:
+    """Features of one medium as the connector sees them: scales joined on channels, or all views averaged."""
+    if plan.scales:
+        return merge_scales(features, plan)
+    return Features(features.values.mean(0, keepdim=True), features.grid) if plan.averaged else features
+
+
 def merge_scales(features: Features, plan: Plan) -> Features:
     """Views of one picture at several scales -> one set of views at the last scale, joined on channels.
 
