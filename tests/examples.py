@@ -31,6 +31,7 @@ from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518, DINOV2_L_REG_38
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
 from omniform.encoders.eva2_clip import EVA2_CLIP_E_490
 from omniform.encoders.eva_vit import EVA_G_224
+from omniform.encoders.imagebind_audio import IMAGEBIND_HUGE_AUDIO
 from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
 from omniform.encoders.native_vit import VIT_675M
 from omniform.encoders.open_clip import OPEN_CLIP_L_224
@@ -42,6 +43,7 @@ from omniform.encoders.whisper import WHISPER_LARGE_V2
 from omniform.parts import Codec, Connector, Encoder, Views
 from omniform.views.among import Among
 from omniform.views.any_res import AnyRes, grids_up_to
+from omniform.views.clips import SoundClips, VideoClips
 from omniform.views.dynamic_s2 import DynamicS2
 from omniform.views.fixed import Fixed
 from omniform.views.frames import Frames
@@ -74,12 +76,17 @@ VIEWS: tuple[Views, ...] = (
     Frames(most=3, newline="newline", newline_at="row", repeat=True, rounding="nearest"),
     Frames(most=4, after="\n", copies=2),
     PooledFrames(frames=8, pools=((4, 1, 1),), after="\n"),
+    VideoClips(clips=3),
+    VideoClips(clips=2, crops=1, seconds=1.5),
+    Fixed(fit="crop", middle="nearest"),
     PooledFrames(frames=6, pools=((2, 2, 1), (3, 1, 4)), before="<", between="|", copies=2),
 )
 SOUND_VIEWS: tuple[Views, ...] = (
     Windows(),
     Windows(most=1, least=1.0, mix="first"),
     Windows(most=3, least=0.02),
+    SoundClips(),
+    SoundClips(clips=2, mix="mean"),
 )
 FREE_VIEWS: tuple[Native | NativeFrames, ...] = (
     Native(min_pixels=4 * 36, max_pixels=256 * 36),
@@ -143,7 +150,9 @@ ENCODERS: tuple[Encoder, ...] = (
     CONVNEXT_CLIP_L_768.shrunk("tiny"),
     CONVNEXT_CLIP_L_768.shrunk("tiny").but(depths=(1, 2, 1, 1), taken=(1, 2)),
     IMAGEBIND_HUGE.shrunk("tiny"),
-    IMAGEBIND_HUGE.shrunk("tiny").but(held_image=32, unit=False),
+    IMAGEBIND_HUGE.shrunk("tiny").but(held_image=32, unit=False, together=1),
+    IMAGEBIND_HUGE_AUDIO.shrunk("tiny"),
+    IMAGEBIND_HUGE_AUDIO.shrunk("tiny").but(columns=36, stride=7, scaled=False),
     Cropped(inner=CLIP),
     Cropped(inner=CLIP, side=3, overview=False),
     S2(inner=SIGLIP),
