@@ -9,12 +9,13 @@ from typing import Any
 from omniform.data.dataset import Dataset
 from omniform.data.easy_vqa import EasyVqa
 from omniform.data.files import ChatRecords, LlavaJson
+from omniform.data.openmoji import OpenMoji
 from omniform.data.tones import Tones
 from omniform.frozen import FrozenMap
 from omniform.index import unknown
 
 KINDS: Mapping[str, Callable[..., Dataset]] = FrozenMap(
-    {"easy-vqa": EasyVqa, "tones": Tones, "llava-json": LlavaJson, "chat": ChatRecords}
+    {"easy-vqa": EasyVqa, "openmoji": OpenMoji, "tones": Tones, "llava-json": LlavaJson, "chat": ChatRecords}
 )
 
 
