@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import re
+import wave
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,7 +17,8 @@ from omniform.data.document import Document, Media, Text
 from omniform.evaluation.chart import Curve, loss_plot, nice_ticks, smoothed
 from omniform.evaluation.evaluation import Evaluation, Prediction
 from omniform.evaluation.metrics import Score
-from omniform.evaluation.report import Report, chosen, percent, picture_of
+from omniform.evaluation.report import Report, chosen, percent
+from omniform.evaluation.shown import shown_of, uri_of
 
 VOID = {"meta", "img", "line", "path", "br"}
 
@@ -159,17 +162,69 @@ def test_percent_never_rounds_up_to_all(share: float, text: str) -> None:
 
 def test_pictures_are_small_and_whole(tmp_path: Path) -> None:
     Image.new("RGB", (1000, 500), (200, 10, 20)).save(tmp_path / "a.png")
-    uri = picture_of(Document((Media("image", tmp_path / "a.png"), Text("?"))))
+    uri = shown_of(Document((Media("image", tmp_path / "a.png"), Text("?"))))
     assert uri is not None
     shown = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
     assert (shown.size, shown.getpixel((5, 5))) == ((240, 120), (200, 10, 20))
 
 
 def test_small_pictures_keep_their_size_and_text_has_none() -> None:
-    uri = picture_of(Document((Media("image", Image.new("RGB", (64, 32))),)))
+    uri = shown_of(Document((Media("image", Image.new("RGB", (64, 32))),)))
     assert uri is not None
     assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (64, 32)
-    assert picture_of(Document((Text("?"),))) is None
+    assert shown_of(Document((Text("?"),))) is None
+
+
+def test_videos_move_and_sounds_play() -> None:
+    frames = [Image.new("RGB", (300, 150), (10 * i, 0, 0)) for i in range(20)]
+    uri = shown_of(Document((Text("look"), Media("video", frames))))
+    assert uri is not None and uri.startswith("data:image/webp;base64,")
+    shown = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert (shown.n_frames, shown.size) == (16, (240, 120))  # type: ignore[attr-defined]
+    stereo = np.stack([np.full(8000, 0.5), np.full(8000, 0.25)], 1)
+    sound = uri_of(Media("audio", (stereo, 8000)))
+    assert sound.startswith("data:audio/wav;base64,")
+    with wave.open(io.BytesIO(base64.b64decode(sound.partition(",")[2]))) as file:
+        assert (file.getframerate(), file.getnframes(), file.getnchannels()) == (8000, 8000, 1)
+        assert np.frombuffer(file.readframes(1), np.int16)[0] == round(0.375 * 32767)
+
+
+def test_a_videos_own_rate_is_kept() -> None:
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), (40 * i, 0, 0)) for i in range(4)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=200)
+    uri = uri_of(Media("video", file.getvalue()))
+    shown = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    shown.load()
+    assert (shown.n_frames, shown.info["duration"]) == (4, 200)  # type: ignore[attr-defined]
+
+
+def test_what_the_model_says_or_paints_is_not_shown_as_given() -> None:
+    said = Media("image", Image.new("RGB", (4, 4)), "assistant")
+    assert shown_of(Document((Text("paint"), said))) is None
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+def test_errors_are_told_as_errors() -> None:
+    rows = evaluation(10).predictions
+    scores = tuple(Score(0.0 if p.correct else 2.0, 4.0, True) for p in rows)
+    html, outline = page(
+        evaluation=Evaluation("word_error_rate", rows, scores), pictures={0: "data:audio/wav;base64,AA"}
+    )
+    text = " ".join(outline.words)
+    assert "10.0 %" in text and "word error rate; 8 of 10 answers without an error" in text
+    assert "commonest" not in text and "a full bar is one error a word" in text
+    assert [a["style"] for tag, a in outline.tags if tag == "i"] == ["width:10.00%", "width:10.00%"]
+    assert [a["src"] for tag, a in outline.tags if tag == "audio"] == ["data:audio/wav;base64,AA"]
+    assert "<img" not in html
+
+
+def test_cards_hold_what_was_said_beside_words() -> None:
+    uris = ["data:audio/wav;base64,BB", "data:image/png;base64,CC"]
+    _, outline = page(pictures={0: "", 1: ""}, said={0: uris})
+    assert [a["src"] for _, a in outline.tags if "src" in a] == uris
 
 
 # --- loss --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from omniform.data.dataset import DataError, Dataset
-from omniform.data.document import Document, Text
+from omniform.data.document import Document, Media, Text
 from omniform.evaluation.evaluation import Evaluation, Prediction
 from omniform.evaluation.metrics import Score, metric
 from omniform.inference.rows import Answer
@@ -59,7 +59,8 @@ def evaluate(
     scores = [score(answer.text, truth) for answer, truth in zip(answers, truths, strict=True)]
     rows = zip(documents, answers, truths, scores, strict=True)
     predictions = [_prediction(number, *row) for number, row in enumerate(rows)]
-    return Evaluation(metric_name, tuple(predictions), tuple(scores), seconds)
+    media = tuple(tuple(s for s in answer.segments if isinstance(s, Media)) for answer in answers)
+    return Evaluation(metric_name, tuple(predictions), tuple(scores), seconds, media if any(media) else ())
 
 
 def true_answer(document: Document) -> str:

@@ -13,6 +13,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
+from omniform.data.document import Media
 from omniform.evaluation.metrics import Score
 
 
@@ -61,12 +62,14 @@ class Evaluation:
     Attributes:
         scores: what each prediction earned.
         seconds: wall time of generating the answers.
+        media: what each answer holds beside words; empty where no answer has any.
     """
 
     metric: str
     predictions: tuple[Prediction, ...]
     scores: tuple[Score, ...]
     seconds: float = 0.0
+    media: tuple[tuple[Media, ...], ...] = ()
 
     @cached_property
     def overall(self) -> Tally:

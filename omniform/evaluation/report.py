@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
 
-from PIL import Image
-
-from omniform.data.document import Document
-from omniform.data.media import frames_of
 from omniform.evaluation.chart import Curve, loss_plot
 from omniform.evaluation.evaluation import Evaluation, Prediction, Tally
 
-SIDE = 240
-"""Longest side of a picture in the page, in pixels."""
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -28,7 +20,9 @@ class Report:
     Attributes:
         subtitle: one line under the title, such as the data it was tested on.
         curves: loss of each stage, in order.
-        pictures: picture of each prediction that is shown, as a data URI, by the prediction's number.
+        pictures: picture, animation or sound of each prediction that is shown, as a data URI, by the prediction's
+            number; empty where it has none.
+        said: media of each answer that is shown, as data URIs, by the prediction's number.
         facts: group -> name -> value.
         texts: name -> longer text shown folded (the resolved recipe).
     """
@@ -37,6 +31,7 @@ class Report:
     subtitle: str
     evaluation: Evaluation
     pictures: Mapping[int, str] = field(default_factory=dict)
+    said: Mapping[int, Sequence[str]] = field(default_factory=dict)
     curves: Sequence[Curve] = ()
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -75,26 +70,6 @@ def _spread(predictions: Sequence[Prediction], *, correct: bool) -> list[int]:
     return [number for _, _, number in sorted(turns)]
 
 
-def picture_of(document: Document) -> str | None:
-    """The first frame of a document's first medium that can be seen, as a data URI; None without one.
-
-    Raises:
-        MediaError: the medium cannot be read.
-    """
-    seen = [medium for medium in document.media if medium.modality != "audio"]
-    if not seen:
-        return None
-    frame = frames_of(seen[0])[0].convert("RGB")
-    frame.thumbnail((SIDE, SIDE))
-    return data_uri(frame)
-
-
-def data_uri(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 def percent(share: float) -> str:
     """A share with one decimal; never rounded up to 100 %."""
     value = round(100 * share, 1)
@@ -102,14 +77,21 @@ def percent(share: float) -> str:
 
 
 def _headline(report: Report) -> str:
-    tally = report.evaluation.overall
+    tally, metric = report.evaluation.overall, _words(report.evaluation.metric)
     low, high = tally.interval
+    if tally.score.errors:
+        first = f"{metric}; {tally.right:,} of {tally.count:,} answers without an error"
+        second = f"95 % interval of their share {percent(low)} to {percent(high)}"
+    else:
+        first = f"{tally.right:,} of {tally.count:,} questions right ({metric})"
+        second = (
+            f"95 % interval {percent(low)} to {percent(high)}; always saying the commonest answer: "
+            f"{percent(tally.commonest)}"
+        )
     return (
         f'<header><h1>{escape(report.title)}</h1><p class="quiet">{escape(report.subtitle)}</p></header>\n'
         f'<section class="headline"><strong class="number">{percent(tally.score.ratio)}</strong>'
-        f"<div><p>{tally.right:,} of {tally.count:,} questions right ({escape(_words(report.evaluation.metric))})</p>"
-        f'<p class="quiet small">95 % interval {percent(low)} to {percent(high)}; always saying the commonest answer: '
-        f"{percent(tally.commonest)}</p></div></section>"
+        f'<div><p>{escape(first)}</p><p class="quiet small">{escape(second)}</p></div></section>'
     )
 
 
@@ -119,17 +101,23 @@ def _words(name: str) -> str:
 
 def _types(evaluation: Evaluation) -> str:
     rows = "".join(_bar(kind, tally) for kind, tally in evaluation.by_type.items())
-    note = '<p class="quiet small"><span class="key"></span>always saying the commonest answer of that type</p>'
-    return f'<section><h2>By type of question</h2><div class="bars">{rows}</div>{note}</section>'
+    note = '<span class="key"></span>always saying the commonest answer of that type'
+    if evaluation.overall.score.errors:
+        note = "a full bar is one error a word; beside it, answers without an error"
+    return (
+        f'<section><h2>By type of question</h2><div class="bars">{rows}</div>'
+        f'<p class="quiet small">{note}</p></section>'
+    )
 
 
 def _bar(kind: str, tally: Tally) -> str:
     share, counts = tally.score.ratio, f"{tally.right:,} / {tally.count:,}"
+    mark = "" if tally.score.errors else f'<b style="left:{100 * tally.commonest:.2f}%"></b>'
     return (
         f'<span class="label">{escape(kind) or "all"}</span>'
         f'<span class="value number">{percent(share)} <span class="quiet small">{counts}</span>'
-        f'</span><span class="track" role="presentation"><i style="width:{100 * share:.2f}%"></i>'
-        f'<b style="left:{100 * tally.commonest:.2f}%"></b></span>'
+        f'</span><span class="track" role="presentation"><i style="width:{100 * min(share, 1.0):.2f}%"></i>'
+        f"{mark}</span>"
     )
 
 
@@ -141,19 +129,26 @@ def _answers(report: Report) -> str:
     if not report.pictures:
         return ""
     predictions = report.evaluation.predictions
-    cards = "".join(_card(predictions[number], uri) for number, uri in report.pictures.items())
+    shown = report.pictures.items()
+    cards = "".join(_card(predictions[number], uri, report.said.get(number, ())) for number, uri in shown)
     return f'<section><h2>Some answers</h2><div class="grid">{cards}</div></section>'
 
 
-def _card(prediction: Prediction, picture: str) -> str:
+def _card(prediction: Prediction, picture: str, said: Sequence[str]) -> str:
     kind, mark = ("right", "✓ right") if prediction.correct else ("wrong", "✗ wrong")
     truth = "" if prediction.correct else f'<p class="quiet">truth: {escape(prediction.answer)}</p>'
-    image = f'<img src="{picture}" alt="" loading="lazy">' if picture else ""
     return (
-        f'<figure class="{kind}">{image}<figcaption><p class="question">{escape(prediction.question)}</p>'
+        f'<figure class="{kind}">{_medium(picture)}<figcaption>'
+        f'<p class="question">{escape(prediction.question)}</p>{"".join(map(_medium, said))}'
         f"<p><strong>{escape(prediction.prediction) or '(nothing)'}</strong></p>{truth}"
         f'<p class="mark small">{mark}</p></figcaption></figure>'
     )
+
+
+def _medium(uri: str) -> str:
+    if uri.startswith("data:audio/"):
+        return f'<audio controls preload="none" src="{uri}"></audio>'
+    return f'<img src="{uri}" alt="" loading="lazy">' if uri else ""
 
 
 def _facts(report: Report) -> str:

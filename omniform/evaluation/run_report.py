@@ -10,8 +10,9 @@ import torch
 from omniform import __version__
 from omniform.data.dataset import Dataset
 from omniform.evaluation.evaluation import Evaluation
-from omniform.evaluation.report import Report, chosen, picture_of
+from omniform.evaluation.report import Report, chosen
 from omniform.evaluation.runs import Run
+from omniform.evaluation.shown import shown_of, uri_of
 from omniform.inference.engine import Engine
 from omniform.model import Lmm
 
@@ -23,14 +24,16 @@ def run_report(run: Run, engine: Engine, dataset: Dataset, name: str, evaluation
         name: of the dataset.
     """
     model: Lmm = engine.model
-    shown = {number: picture_of(dataset[number]) or "" for number in chosen(evaluation)}
+    numbers = chosen(evaluation)
+    said = {n: [uri_of(m) for m in evaluation.media[n]] for n in numbers if evaluation.media}
     size = run.recipe.resolved["size"]
     title = model.system.title if size == "full" else f"{model.system.title} at {size} size"
     return Report(
         title=f"{run.recipe.name}: {title}",
         subtitle=f"{_described(run, name)}, answers generated in {duration(evaluation.seconds)}",
         evaluation=evaluation,
-        pictures=shown,
+        pictures={n: shown_of(dataset[n]) or "" for n in numbers},
+        said=said,
         curves=run.curves(),
         facts={
             "Model": {"system": model.system.slug, "type": f"{model.system.input_type}{model.system.output_type}"},

@@ -14,21 +14,28 @@ from omniform.index import unknown
 
 @dataclass(frozen=True)
 class Score:
-    """What one answer earned, of how much there was to earn; scores add up, and the sum's ratio is the metric."""
+    """What one answer earned, of how much there was to earn; scores add up, and the sum's ratio is the metric.
+
+    Attributes:
+        errors: whether errors are counted, so that less is better and nothing is best.
+    """
 
     earned: float
     possible: float = 1.0
+    errors: bool = False
 
     @property
     def full(self) -> bool:
-        return self.earned == self.possible
+        return self.earned == (0.0 if self.errors else self.possible)
 
     @property
     def ratio(self) -> float:
         return self.earned / self.possible if self.possible else 0.0
 
     def __add__(self, other: Score) -> Score:
-        return Score(self.earned + other.earned, self.possible + other.possible)
+        """The score of both; nothing (`Score(0.0, 0.0)`) may be added to either kind."""
+        errors = self.errors or other.errors
+        return Score(self.earned + other.earned, self.possible + other.possible, errors)
 
 
 Metric: TypeAlias = Callable[[str, str], Score]
