@@ -33,6 +33,7 @@ from omniform.encoders.eva2_clip import EVA2_CLIP_E_490
 from omniform.encoders.eva_vit import EVA_G_224
 from omniform.encoders.imagebind_audio import IMAGEBIND_HUGE_AUDIO
 from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
+from omniform.encoders.mel_conv_net import MelConvNet
 from omniform.encoders.native_vit import VIT_675M
 from omniform.encoders.open_clip import OPEN_CLIP_L_224
 from omniform.encoders.s2 import S2
@@ -165,6 +166,8 @@ ENCODERS: tuple[Encoder, ...] = (
     BEATS,
     BEATS.but(classes=0),
     SeveralAudio(members=(WHISPER, BEATS)),
+    MelConvNet(mels=8, columns=24, widths=(8, 16), kernel=3),
+    MelConvNet(mels=6, columns=21, widths=(6, 12, 9), depth=2, groups=3),
     NATIVE,
     NATIVE.but(together=1, patch=4, image=24),
 )

@@ -27,6 +27,7 @@ from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
 from omniform.encoders.imagebind_audio import IMAGEBIND_HUGE_AUDIO
 from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
+from omniform.encoders.mel_conv_net import MelConvNet
 from omniform.encoders.open_clip import OPEN_CLIP_L_224
 from omniform.encoders.s2 import S2
 from omniform.encoders.several import Several
@@ -43,7 +44,7 @@ FULL = (
     S2(inner=SIGLIP_SO400M_384), Several(members=(CLIP_L_336, DINOV2_L_336)), IMAGEBIND_HUGE,
     IMAGEBIND_HUGE_AUDIO, OPEN_CLIP_L_224,
     S2(inner=SIGLIP_SO400M_384), Several(members=(CLIP_L_336, DINOV2_L_336)), WHISPER_LARGE_V2, BEATS_ITER3_PLUS_AS2M,
-    SeveralAudio(members=(WHISPER_LARGE_V2, BEATS_ITER3_PLUS_AS2M)),
+    SeveralAudio(members=(WHISPER_LARGE_V2, BEATS_ITER3_PLUS_AS2M)), MelConvNet(),
 )  # fmt: skip
 every_example = pytest.mark.parametrize("encoder", examples.ENCODERS, ids=str)
 

@@ -9,13 +9,23 @@ from typing import Any
 from omniform.data.dataset import Dataset
 from omniform.data.easy_vqa import EasyVqa
 from omniform.data.files import ChatRecords, LlavaJson
+from omniform.data.moving_shapes import MovingShapes
 from omniform.data.openmoji import OpenMoji
+from omniform.data.spoken import Spoken
 from omniform.data.tones import Tones
 from omniform.frozen import FrozenMap
 from omniform.index import unknown
 
 KINDS: Mapping[str, Callable[..., Dataset]] = FrozenMap(
-    {"easy-vqa": EasyVqa, "openmoji": OpenMoji, "tones": Tones, "llava-json": LlavaJson, "chat": ChatRecords}
+    {
+        "easy-vqa": EasyVqa,
+        "moving-shapes": MovingShapes,
+        "openmoji": OpenMoji,
+        "spoken": Spoken,
+        "tones": Tones,
+        "llava-json": LlavaJson,
+        "chat": ChatRecords,
+    }
 )
 
 
