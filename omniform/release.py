@@ -17,11 +17,31 @@ class Recast:
     Attributes:
         ends: endings of our names.
         form: "paired": the channels of a head that are rotated together are neighbours there, a half apart here.
-            "paired shared": so, and one row there stands for all heads.
+            "paired shared": so, and one row there stands for all heads. "lone row": (1, 1, width) there, (width,) here.
+        divisor: what the released code divides such a tensor by each time, done once here.
     """
 
     ends: tuple[str, ...]
-    form: Literal["paired", "paired shared"]
+    form: Literal["paired", "paired shared", "lone row"]
+    divisor: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """Modules of ours whose tensors a release holds as one, row after row (`weights.recast`).
+
+    Attributes:
+        parts: endings of their names, such as "self_attn.q_proj", in the order of the rows.
+        whole: what the key rules call the one in their place.
+        under: our prefix of the modules, where others end alike.
+        grouped: whether the rows of each key-value head stand together: its queries, its key, its value
+            (InternLM2; ModelTC/lightllm lightllm/models/internlm2/layer_weights), instead of all queries, keys, values.
+    """
+
+    parts: tuple[str, ...]
+    whole: str
+    under: str = ""
+    grouped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +60,7 @@ class Layout:
         architectures: what "architectures" in a release's config.json says, so that errors can tell whose it is.
         transformers: class of transformers that computes the same, for the sizes that fit it (`weights.export`).
         recast: tensors that differ in more than their name.
+        joined: modules whose tensors are one there.
     """
 
     rules: Rules
@@ -51,6 +72,7 @@ class Layout:
     architectures: tuple[str, ...] = ()
     transformers: str = ""
     recast: tuple[Recast, ...] = ()
+    joined: tuple[Joined, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "separate", FrozenMap(self.separate))

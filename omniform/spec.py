@@ -26,7 +26,7 @@ from omniform.parts import (
     Views,
 )  # fmt: skip
 from omniform.prompt import Prompt
-from omniform.release import Layout, Recast
+from omniform.release import Joined, Layout, Recast
 from omniform.stage import Learn, Lora, Source, Stage, Undisclosed
 
 RUNNING = Positions()
@@ -328,6 +328,6 @@ def _check_input(system: System, modality: str, entry: Input) -> None:
 
 
 __all__ = [
-    "MODALITIES", "Continuous", "Discrete", "Input", "Layout", "Learn", "Lora", "Recast", "Shared", "Source",
+    "MODALITIES", "Continuous", "Discrete", "Input", "Joined", "Layout", "Learn", "Lora", "Recast", "Shared", "Source",
     "SpecError", "Stage", "System", "Undisclosed",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from omniform import index
 from omniform.weights import layout
 from omniform.weights.fill import slots
+from omniform.weights.recast import as_released
 
 TOWER = "model.vision_tower.vision_tower."
 
@@ -101,8 +102,9 @@ def same(a, b):
 def publish_as_laid_out(folder, model):
     """A release of any system by its layout; returns where the other repositories are."""
     state, layout_ = model.state_dict(), model.system.layout
+    state = as_released(model.system, {name: state[name] for name in slots(model).shapes})
     parts = {}
-    for name in slots(model).shapes:
+    for name in state:
         key, repository = layout.place_of(name, model.system)
         inside = next((f for f in layout_.folders if key.startswith(f"{f}/")), "") if not repository else ""
         parts.setdefault((repository, inside), {})[key.removeprefix(f"{inside}/")] = state[name].clone()

@@ -5,10 +5,11 @@ import torch
 from goldens import manifest
 
 from omniform import index
+from omniform.spec import Joined, Layout, Recast
 from omniform.weights import layout
 from omniform.weights.fill import slots, without_memory
 from omniform.weights.layout import CheckpointError, LayoutError, Place
-from omniform.weights.recast import released_shape
+from omniform.weights.recast import apart, as_released, released_shapes
 
 MANIFESTS = [name for name in manifest.manifests() if name.split("__")[0] in index.names("systems")]
 
@@ -22,11 +23,11 @@ def disagreements(system, held):
     """What the manifest and the system do not share, in the release's words."""
     ours = needed(system)
     mapped = {place: layout.key_at(place, system) for place in held}
-    known = {*ours.shapes, *ours.aliases}
+    here = released_shapes(system, ours.shapes)
+    known = {*here, *ours.aliases}
     extra = [str(p) for p, name in mapped.items() if name not in known and not p.key.endswith(layout.BUFFERS)]
-    here = {name: released_shape(system, name, shape) for name, shape in ours.shapes.items()}
     shapes = [str(p) for p, name in mapped.items() if held[p] != here.get(name, held[p])]
-    places = {name: layout.place_of(name, system) for name in ours.shapes}
+    places = {name: layout.place_of(name, system) for name in here}
     told = {place.repository for place in held}
     lost = [str(p) for p in places.values() if p not in held and p.repository in told]
     turned = [name for name, place in places.items() if layout.key_at(place, system) != name]
@@ -55,7 +56,7 @@ def test_the_released_checkpoint_fits_completely(name):
 def test_every_tensor_has_a_place_and_comes_back(slug):
     for system in sizes(slug):
         small = system.shrunk("tiny")
-        names = slots(small.build()).shapes
+        names = released_shapes(small, slots(small.build()).shapes)
         places = {name: layout.place_of(name, small) for name in names}
         assert len(set(places.values())) == len(names)
         assert {name: layout.key_at(place, small) for name, place in places.items()} == {n: n for n in names}
@@ -110,6 +111,52 @@ def test_two_keys_for_one_place_are_refused():
         layout.match(
             {"x": (1,), "lm.x": (1,)}, {"backbone.lm.x": (1,)}, (("lm.", "backbone.lm."), ("", "backbone.lm."))
         )
+
+
+QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+
+
+def joining(grouped):
+    """A system whose release holds queries, keys and values as one, and a row with two more axes."""
+    form = Layout(
+        rules=(("llm.", "backbone.lm.model."), ("row", "inputs.image.learned.newline")),
+        joined=(Joined(parts=QKV, whole="self_attn.qkv", under="backbone.lm.", grouped=grouped),),
+        recast=(Recast(ends=("learned.newline",), form="lone row", divisor=4.0),),
+    )
+    return index.system("llava-1.5").shrunk("tiny").but({"layout": form, "backbone.kv_heads": 2})
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_joined_tensors_are_taken_apart_and_joined_again(grouped):
+    system = joining(grouped)
+    stem, first = "backbone.lm.model.layers.1.", 100 * torch.arange(1.0, 4.0)
+    rows = (32, 16, 16)
+    state = {f"{stem}{part}.weight": a + torch.arange(n)[:, None] for part, a, n in zip(QKV, first, rows, strict=True)}
+    shapes = {name: tuple(t.shape) for name, t in state.items()}
+    assert released_shapes(system, shapes) == {f"{stem}self_attn.qkv.weight": (64, 1)}
+    whole = as_released(system, dict(reversed(state.items())))[f"{stem}self_attn.qkv.weight"]
+    group = [*range(100, 116), *range(200, 208), *range(300, 308)]  # a key-value head: two queries, its key, its value
+    plain = [*range(100, 132), *range(200, 216), *range(300, 316)]
+    assert whole[: 32 if grouped else 64, 0].tolist() == (group if grouped else plain)
+    back = dict(apart(system, f"{stem}self_attn.qkv.weight", whole, shapes))
+    assert list(back) == list(state) and all(torch.equal(back[n], state[n]) for n in state)
+    assert {str(layout.place_of(name, system)) for name in state} == {"llm.layers.1.self_attn.qkv.weight"}
+
+
+def test_only_what_lies_under_the_prefix_is_joined():
+    system = joining(False)
+    other = "inputs.image.encoder.layers.0.self_attn.q_proj.weight"
+    assert layout.whole_of(other, system) == other
+    [(name, values)] = apart(system, other, torch.ones(2), {})
+    assert name == other and values.tolist() == [1, 1]
+
+
+def test_a_lone_row_loses_its_axes_and_is_divided_once():
+    system, name = joining(False), "inputs.image.learned.newline"
+    assert released_shapes(system, {name: (8,)}) == {name: (1, 1, 8)}
+    stored = as_released(system, {name: torch.arange(8.0)})[name]
+    assert stored.shape == (1, 1, 8) and stored[0, 0, 7] == 28.0
+    assert dict(apart(system, name, stored, {name: (8,)}))[name].tolist() == list(range(8))
 
 
 def test_a_layout_without_a_rule_is_told():

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from omniform.index import names
 from omniform.index import system as system_of
 from omniform.parts import Encoder, Rules
-from omniform.spec import Continuous, System
+from omniform.spec import Continuous, Joined, System
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]
@@ -121,13 +121,30 @@ def released(key: str, rules: Rules) -> str | None:
     return next((a + key.removeprefix(b) for a, b in rules if key.startswith(b)), None)
 
 
+def parts_of(name: str, joined: Joined) -> tuple[str, ...]:
+    """Our names of the tensors that stand in a joined one, in order; none if it is no such."""
+    before, found, leaf = name.rpartition(f".{joined.whole}.")
+    named = found and name.startswith(joined.under)
+    return tuple(f"{before}.{part}.{leaf}" for part in joined.parts) if named else ()
+
+
+def whole_of(name: str, system: System) -> str:
+    """What the key rules call one of our tensors: its own name, or that of the one which it is joined into."""
+    for joined in system.layout.joined:
+        for part in joined.parts:
+            before, found, leaf = name.rpartition(f".{part}.")
+            if found and name.startswith(joined.under):
+                return f"{before}.{joined.whole}.{leaf}"
+    return name
+
+
 def place_of(key: str, system: System) -> Place:
     """Where the release of a system holds one of our tensors.
 
     Raises:
         CheckpointError: the layout has no rule for it.
     """
-    name = released(key, rules_of(system))
+    name = released(whole_of(key, system), rules_of(system))
     if name is not None:
         return Place(name)
     for prefix, repository in system.layout.separate.items():
@@ -139,7 +156,7 @@ def place_of(key: str, system: System) -> Place:
 
 
 def key_at(place: Place, system: System) -> str | None:
-    """Our name of what a release holds at a place; None for what the system has no name for."""
+    """Our name (of several: `whole_of` them) of what a release holds at a place; None where the system has none."""
     if not place.repository:
         return ours(place.key, rules_of(system))
     for prefix, repository in system.layout.separate.items():

@@ -32,7 +32,7 @@ from omniform.weights.layout import (
     rules_of,
     separate_rules,
 )
-from omniform.weights.recast import recast, released_shape
+from omniform.weights.recast import apart, released_shapes
 
 Where = str | Path
 LANGUAGE_MODEL = "backbone.lm."
@@ -103,12 +103,17 @@ class _Release:
 
 @dataclass(frozen=True)
 class _Source:
-    """Tensors of one checkpoint on their way to our names."""
+    """Tensors of one checkpoint on their way to our names.
+
+    Attributes:
+        shapes: our name -> shape, of everything that the system needs.
+    """
 
     system: System
     held: dict[str, Entry]
     match: Match
     rules: Rules
+    shapes: Shapes
     repository: str = ""
 
     def place(self, name: str) -> str:
@@ -123,7 +128,7 @@ class _Source:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         names = {key: name for name, key in self.match.found.items()}
         for key, values in read(self.held, names):
-            yield names[key], recast(self.system, names[key], values)
+            yield from apart(self.system, names[key], values, self.shapes)
 
     def check_ties(self, model: nn.Module) -> None:
         """Tied tensors that a file holds twice must be equal; one of them would be dropped."""
@@ -244,18 +249,19 @@ def _fetched(place: Path | None, repository: str, prefix: str) -> Path:
 
 
 def _main_source(release: _Release, needed: Slots) -> _Source:
-    apart = tuple(release.others)
+    elsewhere = tuple(release.others)
     rules = rules_of(release.system)
-    shapes = {name: shape for name, shape in needed.shapes.items() if not name.startswith(apart)}
-    shapes = {name: released_shape(release.system, name, shape) for name, shape in shapes.items()}
-    return _Source(release.system, release.held, _matched(release.held, shapes, rules, needed), rules)
+    own = {name: shape for name, shape in needed.shapes.items() if not name.startswith(elsewhere)}
+    found = _matched(release.held, released_shapes(release.system, own), rules, needed)
+    return _Source(release.system, release.held, found, rules, needed.shapes)
 
 
 def _other_sources(release: _Release, needed: Slots) -> Iterator[_Source]:
     for prefix, folder in release.others.items():
         rules, held = separate_rules(release.system, prefix), entries(folder)
         shapes = {name: shape for name, shape in needed.shapes.items() if name.startswith(prefix)}
-        yield _Source(release.system, held, _matched(held, shapes, rules, needed), rules, release.repositories[prefix])
+        found, repository = _matched(held, shapes, rules, needed), release.repositories[prefix]
+        yield _Source(release.system, held, found, rules, needed.shapes, repository)
 
 
 def _matched(held: dict[str, Entry], shapes: Shapes, rules: Rules, needed: Slots) -> Match:

@@ -11,7 +11,7 @@ from omniform.parts import Rules
 from omniform.spec import System
 from omniform.weights.fill import fill, slots, without_memory
 from omniform.weights.layout import LayoutError, match, released, rules_of, separate_rules
-from omniform.weights.recast import recast, released_shape
+from omniform.weights.recast import apart, released_shapes
 
 
 def build(system: System, params: Mapping[str, Tensor], separate: Mapping[str, str] | None = None) -> Any:
@@ -43,10 +43,12 @@ def load(
         system: whose layout says which tensors are recast.
     """
     needed = slots(module)
-    shapes = {name: released_shape(system, name, shape) if system else shape for name, shape in needed.shapes.items()}
+    shapes = released_shapes(system, needed.shapes) if system else needed.shapes
     found = match({k: tuple(t.shape) for k, t in params.items()}, shapes, rules, needed.aliases)
     missing = tuple(released(name, rules) or name for name in found.missing)
     if missing or found.left_over or found.mismatched:
         raise LayoutError("the golden", what, missing, found.left_over, found.mismatched)
-    read = ((name, params[key]) for name, key in found.found.items())
-    fill(module, ((name, recast(system, name, values)) for name, values in read) if system else read)
+    read = [(name, params[key]) for name, key in found.found.items()]
+    if system:
+        read = [own for name, values in read for own in apart(system, name, values, needed.shapes)]
+    fill(module, read)
