@@ -191,6 +191,8 @@ class Fusion(Part):
     """Whether rows take positions. Else the medium is seen from the last position of the text before it on."""
     whole_document: ClassVar[bool] = False
     """Whether every position of a document sees its media, those before them too (only out of sequence)."""
+    copies: ClassVar[bool] = False
+    """Whether it begins as a copy of weights of the backbone; its module's `copy(backbone)` takes them anew."""
 
     def check(self, backbone: Backbone) -> None:
         """Refuse (with SpecError) backbones whose layers it cannot reach."""
@@ -271,6 +273,14 @@ class Backbone(Part):
     def layer_linear_params(self) -> int:
         """Parameters of the linear modules of one layer."""
         raise NotImplementedError
+
+    def lacking_qkv_biases(self) -> int:
+        """Biases that queries, keys and values of one layer could have and do not.
+
+        Raises:
+            SpecError: they are no linear modules of their own.
+        """
+        raise SpecError(f"{type(self).__name__} does not say which of its modules give queries, keys and values")
 
     def head_flops(self) -> int:
         """Forward FLOPs of the logits of one position."""

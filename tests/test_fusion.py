@@ -17,11 +17,12 @@ from omniform.fusion.attached_module import Attached
 from omniform.fusion.gated_cross_attention import GatedCrossAttention
 from omniform.fusion.splice import Splice
 from omniform.fusion.visual_expert import VisualExpert
-from omniform.parts import Backbone, Fusion
+from omniform.parts import Backbone, Fusion, SpecError
 
 EXAMPLES: tuple[Fusion, ...] = (
     Splice(),
     VisualExpert(),
+    VisualExpert(end_is_text=False, qkv_bias=True),
     AdapterPrompts(length=3, layers=1),
     AdaptedSplice(rank=3, alpha=6.0),
     GatedCrossAttention(heads=2, head_dim=5),
@@ -248,6 +249,27 @@ def test_rows_keep_the_precision_of_the_sequence(spec: Fusion) -> None:
     case = Case(spec)
     x, _ = case.fusion(case.embeds.bfloat16(), case.placed(FIRST, SECOND))
     assert x.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("qkv_bias", [False, True])
+def test_a_visual_expert_begins_as_the_language_model_and_can_begin_anew(qkv_bias: bool) -> None:
+    case = Case(VisualExpert(qkv_bias=qkv_bias))
+    wanted = {name.removeprefix("lm.model."): t for name, t in case.plain.items() if "proj" in name}
+    case.fusion.copy(case.backbone)
+    found = dict(case.fusion.named_parameters())
+    biases = {name: found.pop(name) for name in list(found) if name.endswith("bias")}
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert len(biases) == 3 * BACKBONE.layers * qkv_bias and all(not bias.any() for bias in biases.values())
+
+
+def test_biases_of_what_a_backbone_lacks_are_refused() -> None:
+    mamba = index.system("cobra").shrunk("tiny").backbone
+    with pytest.raises(SpecError, match="does not say which of its modules give queries"):
+        mamba.lacking_qkv_biases()
+    with pytest.raises(SpecError, match="hangs on attention, which Mamba has none of"):
+        VisualExpert(qkv_bias=True).check(mamba)
+    qwen = index.system("qwen2-vl").backbone
+    assert (qwen.lacking_qkv_biases(), BACKBONE.lacking_qkv_biases()) == (0, 96)
 
 
 def splice() -> Case:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from omniform import index
 from omniform.data.tokenizer import train_tokenizer
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
+from omniform.fusion.visual_expert import VisualExpert
 from omniform.model import Lmm
 from omniform.training.recipe import resolve_recipe
 from omniform.training.setup import fingerprint, set_up
@@ -51,6 +52,24 @@ def test_parts_come_from_their_own_public_checkpoints(tmp_path: Path):
     assert same(model.backbone, other.backbone)
     assert same(model.inputs["image"].encoder, other.inputs["image"].encoder)
     assert all(torch.equal(t, before[n]) for n, t in model.inputs["image"].connector.state_dict().items())
+
+
+def test_a_fusion_that_begins_as_a_copy_follows_the_language_model(tmp_path: Path):
+    other = released(tmp_path)
+    expert = SYSTEM.but({"inputs.image.fusion": VisualExpert()})
+    model = expert.build()
+    fusion = model.inputs["image"].fusion
+    load_parts(model, {"image.encoder": str(tmp_path / "clip")})
+    before = {name: t.clone() for name, t in fusion.state_dict().items()}
+    load_parts(model, {"backbone": str(tmp_path / "lm")})
+    wanted = other.backbone.state_dict()
+    assert all(torch.equal(t, wanted[f"lm.model.{name}"]) for name, t in fusion.state_dict().items())
+    store.save(model, tmp_path / "run")
+    changed = expert.build()
+    changed.inputs["image"].fusion.load_state_dict(before)
+    store.save(changed, tmp_path / "own")
+    load_parts(model, {"backbone": str(tmp_path / "run"), "image.fusion": str(tmp_path / "own")})
+    assert all(torch.equal(t, before[name]) for name, t in fusion.state_dict().items())
 
 
 def test_parts_come_from_the_model_of_an_earlier_run(tmp_path: Path):

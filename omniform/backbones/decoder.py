@@ -130,6 +130,9 @@ class Decoder(Configured):
     def layer_linear_params(self) -> int:
         return sum(map(self._group_params, self.linears()))
 
+    def lacking_qkv_biases(self) -> int:
+        return 0 if "qkv" in self.biases else sum(out for _, out in self.linears()["qkv"])
+
     def _group_params(self, group: str) -> int:
         return sum(a * b + (b if group in self.biases else 0) for a, b in self.linears()[group])
 

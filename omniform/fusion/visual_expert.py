@@ -15,15 +15,21 @@ class VisualExpert(Fusion):
     Attributes:
         end_is_text: whether the last row of each medium (a sign for its end) passes the language's own modules
             (THUDM/CogVLM@f7283b2 utils/utils/language.py: the mask leaves the last of them out).
+        qkv_bias: whether the twins of queries, keys and values have biases where the language's have none (CogVLM2).
     """
 
     implementation = "omniform.fusion.visual_expert_module:VisualExpertModule"
+    copies = True
 
     end_is_text: bool = True
+    qkv_bias: bool = False
 
     def check(self, backbone: Backbone) -> None:
         if backbone.memory != "keys":
             raise SpecError(f"a visual expert hangs on attention, which {type(backbone).__name__} has none of")
+        if self.qkv_bias:
+            backbone.lacking_qkv_biases()
 
     def num_params(self, backbone: Backbone, width: int) -> int:
-        return backbone.layers * backbone.layer_linear_params()
+        further = backbone.lacking_qkv_biases() if self.qkv_bias else 0
+        return backbone.layers * (backbone.layer_linear_params() + further)

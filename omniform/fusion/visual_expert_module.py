@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,6 +16,8 @@ from omniform.batch import Placed, State
 from omniform.fusion.attached_module import Attached
 from omniform.fusion.splice_module import spliced
 from omniform.fusion.visual_expert import VisualExpert
+
+QKV = ("q_proj", "k_proj", "v_proj")
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,26 @@ class VisualExpertModule(Attached):
         self._inputs: list[Tensor | None] = []
         for number, layer in enumerate(backbone.layers):
             twins = nn.ModuleDict()
-            for name, module in layer.named_modules():
-                if isinstance(module, nn.Linear):
-                    self._handles += self._attach(number, module, _add(twins, name, deepcopy(module)))
+            for name, module in _linears(layer):
+                self._handles += self._attach(number, module, _add(twins, name, self._twin(name, module)))
             self.layers.append(twins)
             self._handles.append(layer.register_forward_hook(partial(self._leave, number), always_call=True))
         self.before_attention(backbone)
+
+    def _twin(self, name: str, module: nn.Linear) -> nn.Linear:
+        twin = deepcopy(module)
+        if self.spec.qkv_bias and twin.bias is None and name.endswith(QKV):
+            twin.bias = nn.Parameter(torch.zeros_like(twin.weight[:, 0]))
+        return twin
+
+    @torch.no_grad()
+    def copy(self, backbone: Any) -> None:
+        """Begin anew as a copy of the language's modules; biases that those lack are zero."""
+        for layer, twins in zip(backbone.layers, self.layers, strict=True):
+            for name, module in _linears(layer):
+                for leaf, values in twins.get_submodule(name).named_parameters():
+                    own = getattr(module, leaf)
+                    values.zero_() if own is None else values.copy_(own)
 
     def forward(self, embeds: Float[Tensor, "n dim"], media: Placed) -> tuple[Float[Tensor, "n dim"], State | None]:
         x = spliced(embeds, media)
@@ -100,6 +117,10 @@ class VisualExpertModule(Attached):
 
     def _leave(self, number: int, *_: Any) -> None:
         self._states.pop(number, None)
+
+
+def _linears(layer: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    return ((name, module) for name, module in layer.named_modules() if isinstance(module, nn.Linear))
 
 
 def _add(twins: nn.ModuleDict, name: str, twin: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from omniform.model import Lmm
-from omniform.parts import Backbone, Encoder, Rules
+from omniform.parts import Backbone, Encoder, Fusion, Rules
 from omniform.training.freeze import prefixes
 from omniform.weights import store
 from omniform.weights.files import entries, read
@@ -52,7 +52,7 @@ def source_path(source: str) -> Path:
 
 
 def load_parts(model: Lmm, sources: Mapping[str, str]) -> None:
-    """Fill parts of a model, by path, with float32 weights.
+    """Fill parts of a model, by path, with float32 weights; fusions that begin as copies of the backbone follow it.
 
     Raises:
         CheckpointError: a source cannot be used.
@@ -64,6 +64,9 @@ def load_parts(model: Lmm, sources: Mapping[str, str]) -> None:
             _load_gguf(model, path, place)
         else:
             _load_folder(model, path, place, source)
+    for path, part in model.system.parts().items():
+        if isinstance(part, Fusion) and part.copies and "backbone" in sources and path not in sources:
+            model.part(path).copy(model.backbone)
 
 
 def _load_folder(model: Lmm, path: str, folder: Path, source: str) -> None:
