@@ -61,24 +61,29 @@ class Shared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Discrete:
-    """A modality that enters (or leaves) as tokens of a codec in the backbone's vocabulary.
-
-    Attributes:
-        views: how a picture of any size becomes the one that the codec reads; None for sound, which it reads whole.
-    """
+class Coded:
+    """A modality as tokens of a codec in the backbone's vocabulary."""
 
     codec: Codec
     span: CodeSpan
-    views: Views | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discrete(Coded):
+    """A modality that enters as such tokens.
+
+    Attributes:
+        views: how a medium of any size becomes what the codec reads.
+    """
+
+    views: Views
 
     def sight(self) -> Sight:
-        height, width = self.codec.size
-        return Sight(size=(height, width), mean_rgb=(127, 127, 127), cells=self.cells)
+        return self.codec.sight(self.cells)
 
     def cells(self, size: Hw) -> Grid:
-        """Codes of one view of (height, width) pixels."""
-        return (self.codec.codes(size),)
+        """Codes of one view, at most where its extent does not fix their number."""
+        return (self.codec.codes(self.codec.extent(size)),)
 
     @property
     def usual(self) -> MediaSize:

@@ -9,7 +9,7 @@ FLOPs count a multiply-add as 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -164,6 +164,9 @@ class Views(Part):
         """
         raise NotImplementedError
 
+    one_size: ClassVar[bool] = False
+    """Whether media of any size become views of the encoder's size."""
+
     def among(self, count: int) -> Views:
         """The strategy for a document that holds `count` media; most do not care."""
         return self
@@ -301,6 +304,14 @@ class Backbone(Part):
         """Parameters of low-rank adapters on all linear layers but the output head."""
         raise NotImplementedError
 
+    def named_linears(self) -> Mapping[str, tuple[int, int]]:
+        """Name in every layer -> (in, out) of its linear modules.
+
+        Raises:
+            SpecError: their names are not known.
+        """
+        raise SpecError(f"the names of the linear layers of {self.title} are not known; give adapters to all of them")
+
     def activation_values(self, learns: bool) -> int:
         """Values that one layer keeps for the backward pass, for each position; fewer where its weights are frozen."""
         raise NotImplementedError
@@ -310,9 +321,9 @@ class Backbone(Part):
 class Codec(Part):
     """A discrete tokenizer and de-tokenizer of one modality.
 
-    An extent is what one medium measures: (height, width) in pixels, or (samples,). Its module encodes a batch of
-    media of one extent to codes, `books` of them for each cell, cell after cell; decodes codes to media of a given
-    extent; and renders the codes of one medium as something that can be saved.
+    An extent is what one medium measures: (height, width) in pixels, or (samples,). Its module makes media of one
+    extent of views (`normalise`); encodes a batch of them to codes, `books` of them for each cell, cell after cell;
+    decodes codes to media of a given extent; and renders the codes of one medium as something that can be saved.
     """
 
     modality: ClassVar[str]
@@ -342,6 +353,14 @@ class Codec(Part):
     @property
     def size(self) -> Grid:
         """Extent that its geometry was made for."""
+        raise NotImplementedError
+
+    def sight(self, cells: Callable[[Hw], Grid]) -> Sight:
+        """What views must know; `cells`: codes of a view."""
+        raise NotImplementedError
+
+    def extent(self, view: Hw) -> Grid:
+        """Extent of what a view shows."""
         raise NotImplementedError
 
     def cells(self, extent: Grid) -> Grid:

@@ -14,7 +14,7 @@ from omniform.change import change
 from omniform.frozen import FrozenMap
 from omniform.geometry import MediaSize, Plan, Positions
 from omniform.index import resolve, unknown
-from omniform.inputs import Continuous, Discrete, Input, Shared
+from omniform.inputs import Coded, Continuous, Discrete, Input, Shared
 from omniform.parts import (
     Backbone,
     Codec,
@@ -43,7 +43,8 @@ class System:
     Attributes:
         slug: its name everywhere.
         positions: the rule for position ids.
-        special_tokens: strings added to the backbone's tokenizer.
+        special_tokens: strings added to the backbone's tokenizer, in order; "{audio}" stands for all tokens of that
+            codec, which otherwise come after them.
         published_params: part path (or "total") -> published number of parameters.
         variants: name -> differences (dotted path -> value) of the other released sizes.
         survey_notes: column of the survey's table -> why its cell differs from what is derived here.
@@ -92,7 +93,7 @@ class System:
 
     # -- parts --
 
-    def coded(self, modality: str) -> Discrete:
+    def coded(self, modality: str) -> Coded:
         """Codec and span of a modality that enters or leaves as codes.
 
         Raises:
@@ -104,7 +105,7 @@ class System:
         codec, span = (getattr(output, name, None) for name in ("codec", "span"))  # only outputs of codes have them
         if codec is None or span is None:
             raise SpecError(f"{self.slug} has no codec of {modality}: neither its input nor its output names one")
-        return Discrete(codec=codec, span=span)
+        return Coded(codec=codec, span=span)
 
     @property
     def codecs(self) -> Mapping[str, Codec]:
@@ -115,10 +116,11 @@ class System:
 
     @property
     def added_tokens(self) -> tuple[str, ...]:
-        """Special tokens, and those of all codecs: what the tokenizer must know."""
+        """Special tokens and those of all codecs, in order: what the tokenizer must know."""
         codecs = self.codecs.items()
-        named = (name for m, c in codecs for name in self.coded(m).span.names(c.codebook * c.books))
-        return tuple(dict.fromkeys((*self.special_tokens, *named)))
+        spans = {f"{{{m}}}": tuple(self.coded(m).span.names(c.codebook * c.books)) for m, c in codecs}
+        placed = (name for token in self.special_tokens for name in spans.get(token, (token,)))
+        return tuple(dict.fromkeys((*placed, *(name for names in spans.values() for name in names))))
 
     def read(self, modality: str) -> Continuous | Discrete:
         """The input of a modality, whatever its kind.
@@ -162,8 +164,7 @@ class System:
 
     def plan(self, modality: str, media: MediaSize) -> Plan:
         """Views and positions of one medium."""
-        if (entry := self.read(modality)).views is None:
-            raise SpecError(f"{self.slug} reads {modality} whole: its codec says how many codes it has")
+        entry = self.read(modality)
         return entry.views.plan(media, entry.sight())
 
     def build(self) -> Any:
@@ -195,7 +196,7 @@ class System:
         def small(entry: Input) -> Input:
             if isinstance(entry, Discrete):
                 codec = entry.codec.shrunk(size)
-                own = entry.views and entry.views.shrunk(size).rescaled(entry.codec.size[0], codec.size[0])
+                own = entry.views.shrunk(size).rescaled(entry.codec.size[0], codec.size[0])
                 return replace(entry, codec=codec, views=own)
             if not isinstance(entry, Continuous):
                 return entry
@@ -323,8 +324,7 @@ def _check_input(system: System, modality: str, entry: Input) -> None:
         entry.fusion.check(system.backbone)
     if modality not in system.prompt.media:
         raise SpecError(f"{system.slug}: the prompt has no template for {modality}, which the system reads")
-    if entry.views is not None:
-        system.plan(modality, system.read(modality).usual)
+    system.plan(modality, system.read(modality).usual)
 
 
 __all__ = [

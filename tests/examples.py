@@ -51,6 +51,7 @@ from omniform.views.frames import Frames
 from omniform.views.native import Native, NativeFrames
 from omniform.views.pooled_frames import PooledFrames
 from omniform.views.tiles import Tiles
+from omniform.views.whole import Whole
 from omniform.views.windows import Windows
 
 NEXT_GRIDS = ((2, 1), (1, 2), (2, 2), (1, 3), (3, 1))
@@ -88,6 +89,8 @@ SOUND_VIEWS: tuple[Views, ...] = (
     Windows(most=3, least=0.02),
     SoundClips(),
     SoundClips(clips=2, mix="mean"),
+    Whole(),
+    Whole(mix="first"),
 )
 FREE_VIEWS: tuple[Native | NativeFrames, ...] = (
     Native(min_pixels=4 * 36, max_pixels=256 * 36),
@@ -175,7 +178,7 @@ CODECS: tuple[Codec, ...] = (
     MAKE_A_SCENE_512.shrunk("tiny"),
     MAKE_A_SCENE_512.shrunk("tiny").but(levels=(1, 2), blocks=2, image=16, attended=(16, 8)),
     MHUBERT_KM1000.shrunk("tiny"),
-    MHUBERT_KM1000.shrunk("tiny").but(merged=False, normalised=True),
+    MHUBERT_KM1000.shrunk("tiny").but(merged=False, normalised=True, chunk=30),
     ENCODEC_24K.shrunk("tiny"),
     ENCODEC_32K.shrunk("tiny").but(streams=1, residuals=2),
 )

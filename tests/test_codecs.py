@@ -156,6 +156,18 @@ def test_runs_of_units_become_one_code() -> None:
     assert (codes.tolist(), counts.tolist()) == ([3, 1, 3], [2, 3, 1])
 
 
+def test_what_is_longer_than_a_chunk_is_heard_in_parts() -> None:
+    torch.manual_seed(0)
+    codec = MHUBERT_KM1000.shrunk("tiny").but(chunk=24)
+    module, given = codec.build().eval(), media(codec, (61,))
+    parts = [module.encode(part) for part in (given[:, :24], given[:, 24:48], given[:, 48:])]
+    assert torch.equal(module.encode(given), torch.cat(parts, dim=1))
+    assert codec.heard(61) == [24, 24, 13] and codec.heard(48) == [24, 24]
+    assert MHUBERT_KM1000.cells((1_600_001,)) == (4999 + 1,)
+    with pytest.raises(SpecError, match="chunk 0"):
+        codec.but(chunk=0)
+
+
 def test_features_are_those_of_transformers() -> None:
     torch.manual_seed(0)
     codec = MHUBERT_KM1000.shrunk("tiny").but(layers=3, layer=2)

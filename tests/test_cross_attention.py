@@ -93,7 +93,7 @@ def samples(setup: Setup, documents: Sequence[Document]) -> list[Sample]:
 
 
 def batch(setup: Setup, found: Sequence[Sample], trees: bool = True) -> Any:
-    return pack(found, lambda item: read_views(item, setup.processor), trees=trees)
+    return pack(found, lambda item: read_views(item, setup.system), trees=trees)
 
 
 # --- which medium a position sees --------------------------------------------------------------------------------

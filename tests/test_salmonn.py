@@ -39,7 +39,7 @@ def test_positions_are_those_that_the_processor_gives(seconds: float, heard: int
     assert [len(item.at) for item in sample.media] == [88]
     assert sample.media[0].plan.size == (1, heard)
     if rate == 16000:
-        assert read_views(sample.media[0], processor).shape == (1, 1, heard)
+        assert read_views(sample.media[0], processor.system).shape == (1, 1, heard)
 
 
 @pytest.mark.parametrize("seconds", ["10", "95"])

@@ -23,6 +23,7 @@ from omniform.encoders.whisper import WHISPER_LARGE_V2
 from omniform.geometry import MediaSize, Mono, Resample, Span, SpecError, resampled_length
 from omniform.parts import Sight, Views
 from omniform.views.arrange_module import arrange
+from omniform.views.whole import Whole
 from omniform.views.windows import Windows
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -179,6 +180,16 @@ def test_windows_follow_one_another() -> None:
 def test_short_sound_is_lengthened_as_far_as_asked() -> None:
     lengths = [Windows(least=s).plan(MediaSize(samples=50, rate=100), sight()).size[1] for s in (0.0, 1.0, 9.0)]
     assert lengths == [50, 100, 400]
+
+
+def test_the_whole_sound_is_one_view() -> None:
+    plan = Whole().plan(MediaSize(samples=9500, rate=200), sight())
+    assert plan.views[0].steps == (Mono("mean"), Resample(100)) and plan.size == (1, 4750)
+    held = np.arange(24, dtype=np.float32).reshape(12, 2)
+    plan = Whole(mix="first").plan(MediaSize(samples=12, rate=100), sight())
+    assert torch.equal(waveforms_of(held, 100, plan)[0, 0], torch.arange(0.0, 24.0, 2))
+    with pytest.raises(SpecError, match="Whole cuts sound for what hears, but the medium is no sound"):
+        Whole().plan(MediaSize(width=4, height=4), sight())
 
 
 def test_impossible_windows_are_refused() -> None:

@@ -6,25 +6,23 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import EncodecConfig, EncodecModel
 
 from omniform.codecs.encodec import Encodec
-from omniform.codecs.wave_module import fitted, wav_bytes
+from omniform.codecs.wave_module import WaveCodec, fitted
 from omniform.geometry import Grid, SpecError
 
 
-class EncodecModule(nn.Module):
+class EncodecModule(WaveCodec):
     """Waveforms to codes and back; codes stand frame after frame, the books of a frame side by side."""
 
     def __init__(self, spec: Encodec) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec)
         self.model = EncodecModel(EncodecConfig(**spec.config()))
 
     def encode(self, wave: Float[Tensor, "n samples"]) -> Int[Tensor, "n codes"]:
-        dtype = next(self.model.parameters()).dtype
-        latents = self.model.encoder(wave[:, None].to(dtype))
+        latents = self.model.encoder(wave[:, None])
         books: Any = self.model.quantizer.layers[: self.spec.streams]
         codes, rest = [], latents
         for book in books:
@@ -46,8 +44,3 @@ class EncodecModule(nn.Module):
         layers: Any = self.model.quantizer.layers
         latents = torch.stack([layers[i].decode(stream) for i, stream in enumerate(streams)]).sum(0)
         return fitted(self.model.decoder(latents)[:, 0], extent)
-
-    @torch.inference_mode()
-    def render(self, codes: Int[Tensor, " codes"], extent: Grid | None = None) -> bytes:
-        """The sound of one medium's codes, as a WAV file."""
-        return wav_bytes(self.decode(codes[None], extent)[0], self.spec.rate)

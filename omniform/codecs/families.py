@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from omniform.geometry import Grid
-from omniform.parts import Codec
+from omniform.geometry import Grid, Hw
+from omniform.parts import Codec, Sight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,13 @@ class ImageCodec(Codec):
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     resample: Literal["bicubic", "bilinear", "lanczos"] = "lanczos"
+
+    def sight(self, cells: Callable[[Hw], Grid]) -> Sight:
+        height, width = self.size
+        return Sight(size=(height, width), mean_rgb=(127, 127, 127), cells=cells)
+
+    def extent(self, view: Hw) -> Grid:
+        return view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +41,9 @@ class AudioCodec(Codec):
     @property
     def size(self) -> Grid:
         return (self.rate,)
+
+    def sight(self, cells: Callable[[Hw], Grid]) -> Sight:
+        return Sight(size=(1, self.rate), mean_rgb=(0, 0, 0), cells=cells, rate=self.rate)
+
+    def extent(self, view: Hw) -> Grid:
+        return view[1:]

@@ -91,6 +91,7 @@ class Units(AudioCodec):
         kernels, strides, channels: of its convolutions on the waveform.
         position_kernel, position_groups: of its convolutional positions.
         normalised: whether each waveform is brought to mean 0 and variance 1.
+        chunk: most samples that HuBERT hears at once; a longer waveform is heard in parts, one after the other.
         units: number of means.
         vocoder: what speaks them.
     """
@@ -109,6 +110,7 @@ class Units(AudioCodec):
     position_kernel: int = 128
     position_groups: int = 16
     normalised: bool = False
+    chunk: int = 1_600_000
     units: int = 1000
     merged: bool = True
     vocoder: Vocoder = Vocoder()
@@ -116,6 +118,8 @@ class Units(AudioCodec):
     def __post_init__(self) -> None:
         if not 1 <= self.layer <= self.layers:
             raise SpecError(f"features of layer {self.layer}, but HuBERT has layers 1 to {self.layers}")
+        if self.chunk < 1:
+            raise SpecError(f"chunk {self.chunk}: HuBERT must hear at least 1 sample at once")
         if prod(self.strides) != self.vocoder.hop:
             raise SpecError(
                 f"HuBERT's frames are {prod(self.strides)} samples, the vocoder's {self.vocoder.hop}; "
@@ -146,12 +150,21 @@ class Units(AudioCodec):
             seen = (seen - 1) * stride + kernel
         return seen
 
+    def heard(self, samples: int) -> list[int]:
+        """Samples of each part of a waveform that is heard at once."""
+        whole, rest = divmod(samples, self.chunk)
+        return [self.chunk] * whole + [rest] * bool(rest)
+
     def cells(self, extent: Grid) -> Grid:
-        """Frames; a shorter waveform than one frame is filled up with silence."""
-        length = max(extent[0], self.shortest)
+        """Frames; what is shorter than one frame is filled up with silence."""
+        return (sum(self._lengths(part)[-1] for part in self.heard(extent[0])),)
+
+    def _lengths(self, samples: int) -> list[int]:
+        """Cells behind each convolution on a waveform that is heard at once."""
+        lengths = [max(samples, self.shortest)]
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            length = (length - kernel) // stride + 1
-        return (length,)
+            lengths.append((lengths[-1] - kernel) // stride + 1)
+        return lengths[1:]
 
     # -- cost --
 
@@ -169,10 +182,14 @@ class Units(AudioCodec):
         return hubert + self.units * self.dim + self.vocoder.num_params(self.units)
 
     def flops(self, extent: Grid) -> int:
-        length, total = max(extent[0], self.shortest), 0
-        for i, (kernel, stride) in enumerate(zip(self.kernels, self.strides, strict=True)):
-            length = (length - kernel) // stride + 1
-            total += conv1d_flops(length, kernel, self.channels if i else 1, self.channels)
+        return sum(map(self._part_flops, self.heard(extent[0])))
+
+    def _part_flops(self, samples: int) -> int:
+        """Forward FLOPs of what is heard at once."""
+        lengths, widths = self._lengths(samples), (1, *[self.channels] * len(self.kernels))
+        sized = zip(lengths, self.kernels, widths, strict=False)
+        total = sum(conv1d_flops(cells, kernel, a, self.channels) for cells, kernel, a in sized)
+        length = lengths[-1]
         total += 2 * length * self.channels * self.dim
         total += conv1d_flops(length, self.position_kernel, self.dim // self.position_groups, self.dim)
         return total + vit_flops(length, self.layer, self.dim, self.mlp_dim) + 2 * length * self.dim * self.units
@@ -191,7 +208,8 @@ class Units(AudioCodec):
             durations=8 if self.vocoder.durations else 0,
         )  # fmt: skip
         return self.but(
-            rate=80 if tiny else 4000, dim=width, layers=2, heads=2, mlp_dim=2 * width, layer=min(self.layer, 1),
+            rate=80 if tiny else 4000, chunk=8000 if tiny else 400_000,
+            dim=width, layers=2, heads=2, mlp_dim=2 * width, layer=min(self.layer, 1),
             kernels=(6, 2), strides=(4, 2), channels=width, position_kernel=4, position_groups=2,
             units=12 if tiny else 50, vocoder=vocoder,
         )  # fmt: skip

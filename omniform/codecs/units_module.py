@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
 from omniform.codecs.units import Units, Vocoder
-from omniform.codecs.wave_module import fitted, wav_bytes
+from omniform.codecs.wave_module import WaveCodec, fitted
 from omniform.geometry import Grid
 
 SLOPE = 0.1
@@ -113,21 +113,17 @@ class Means(nn.Module):
         return distances.argmin(-1)
 
 
-class UnitsModule(nn.Module):
+class UnitsModule(WaveCodec):
     """Waveforms to units and back."""
 
     def __init__(self, spec: Units) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec)
         self.hubert = HubertModel(HubertConfig(**spec.config()))
         self.kmeans = Means(spec.units, spec.dim)
         self.vocoder = spec.vocoder.build(units=spec.units)
 
     def features(self, wave: Float[Tensor, "n samples"]) -> Float[Tensor, "n frames dim"]:
-        """Output of the chosen layer."""
-        wave = wave.to(self.kmeans.centers.dtype)
-        if self.spec.normalised:
-            wave = F.layer_norm(wave, wave.shape[1:])
+        """Output of the chosen layer, of what is heard at once."""
         wave = F.pad(wave, (0, max(0, self.spec.shortest - wave.shape[1])))
         layers = self.hubert.encoder.layers
         x = self.hubert.feature_projection(self.hubert.feature_extractor(wave).transpose(1, 2))
@@ -139,7 +135,10 @@ class UnitsModule(nn.Module):
 
     def encode(self, wave: Float[Tensor, "n samples"]) -> Int[Tensor, "n frames"]:
         """A unit for each frame; `merged` makes runs one."""
-        return self.kmeans.nearest(self.features(wave))
+        if self.spec.normalised:
+            wave = F.layer_norm(wave, wave.shape[1:])
+        parts = wave.split(self.spec.heard(wave.shape[1]), dim=1)
+        return self.kmeans.nearest(torch.cat([self.features(part) for part in parts], dim=1))
 
     def merged(self, units: Int[Tensor, " frames"]) -> tuple[Int[Tensor, " codes"], Int[Tensor, " codes"]]:
         """What the backbone reads of one medium, and the frames that each code stands for."""
@@ -156,8 +155,3 @@ class UnitsModule(nn.Module):
             rows.append(fitted(self.vocoder(row.repeat_interleave(lasts)[None])[0], extent))
         longest = max(len(row) for row in rows)
         return torch.stack([F.pad(row, (0, longest - len(row))) for row in rows])
-
-    @torch.inference_mode()
-    def render(self, codes: Int[Tensor, " codes"], extent: Grid | None = None) -> bytes:
-        """The sound of one medium's codes, as a WAV file."""
-        return wav_bytes(self.decode(codes[None], extent)[0], self.spec.rate)

@@ -29,7 +29,7 @@ def plans(system: System, media: Media, views: Mapping[str, Views] = FrozenMap()
     """Plan of each medium of one document; `views` of a stage replace the system's."""
     read = [(modality, system.read(modality), size) for modality, size in media]
     chosen = [(views.get(modality, entry.views), entry, size) for modality, entry, size in read]
-    return [strategy.among(len(media)).plan(size, entry.sight()) for strategy, entry, size in chosen if strategy]
+    return [strategy.among(len(media)).plan(size, entry.sight()) for strategy, entry, size in chosen]
 
 
 def reader(system: System, modality: str) -> str:
@@ -80,7 +80,7 @@ def kv_cache_bytes(system: System, positions: int, dtype_bytes: int = 2) -> int:
 
 def _media_flops(entry: Continuous | Discrete, plan: Plan, dim: int) -> dict[str, int]:
     if isinstance(entry, Discrete):
-        return {"codec": len(plan.views) * entry.codec.flops(plan.size)}
+        return {"codec": len(plan.views) * entry.codec.flops(entry.codec.extent(plan.size))}
     # views of several scales are joined before the connector, which sees those of the last scale, or are averaged
     sets = 1 if plan.averaged else len(plan.views) // entry.encoder.together
     connected = prod(plan.scales[-1].tiles) if plan.scales else sets

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from omniform.data.media import frames_of, views_of
+from omniform.data.loader import read_views
 from omniform.data.processor import Ids, MediaItem
 from omniform.model import Lmm
 
@@ -20,13 +18,11 @@ class Coder:
     Codes are kept by medium and plan, the oldest dropped first.
 
     Args:
-        load: reads a medium where that is not for PIL (sound): its waveform, (samples,).
         limit: media whose codes are kept.
     """
 
-    def __init__(self, model: Lmm, load: Callable[[MediaItem], Tensor] | None = None, limit: int = 100_000) -> None:
+    def __init__(self, model: Lmm, limit: int = 100_000) -> None:
         self.model = model
-        self.load = load
         self.limit = limit
         self._kept: dict[object, Ids] = {}
 
@@ -46,16 +42,8 @@ class Coder:
     @torch.inference_mode()
     def _encode(self, item: MediaItem) -> Ids:
         codec: Any = self.model.codecs[item.modality]
-        if not item.plan.views:
-            return self._encode_sound(codec, item)
-        views = views_of(frames_of(item.media), item.plan, codec.spec.resample)
-        device = next(codec.parameters()).device
-        return codec.encode(codec.normalise(views.to(device))).flatten().cpu().numpy().astype(np.int64)
-
-    def _encode_sound(self, codec: Any, item: MediaItem) -> Ids:
-        if self.load is None:
-            raise ValueError(f"{item.media.name}: give Coder(load=...) to read {item.modality}")
-        codes = codec.encode(self.load(item)[None].to(next(codec.parameters()).device))[0]
+        views = read_views(item, self.model.system).to(next(codec.parameters()).device)
+        codes = codec.encode(codec.normalise(views)).flatten()
         if not codec.spec.counted:
             codes, _ = codec.merged(codes)
         return codes.cpu().numpy().astype(np.int64)

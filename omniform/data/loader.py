@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from omniform.batch import Batch
+from omniform.codecs.families import AudioCodec
 from omniform.data.dataset import Dataset
 from omniform.data.media import frames_of, views_of
 from omniform.data.packing import pack
@@ -24,7 +25,7 @@ from omniform.data.stored import MediaError
 from omniform.encoders.audio import AudioEncoder
 from omniform.parts import Views
 from omniform.prompt import Prompt
-from omniform.spec import Discrete
+from omniform.spec import Discrete, System
 
 OnBadMedia = Literal["stop", "skip"]
 
@@ -102,7 +103,7 @@ class ViewCache:
         """Views of one medium, as `read_views` gives them."""
         key = (item.media.key, item.plan)
         if key not in self._kept:
-            views = read_views(item, processor)
+            views = read_views(item, processor.system)
             self._kept[key] = views
             self._bytes += views.nbytes
             while self._bytes > self.limit and len(self._kept) > 1:
@@ -190,11 +191,11 @@ class Loader:
             yield run
 
 
-def read_views(item: MediaItem, processor: Processor) -> Tensor:
-    """Views of one medium, as `batch.MediaBatch` holds them."""
-    entry = processor.system.read(item.modality)
+def read_views(item: MediaItem, system: System) -> Tensor:
+    """Views of one medium, as `batch.MediaBatch` holds them and codecs read them."""
+    entry = system.read(item.modality)
     encoder: Any = entry.codec if isinstance(entry, Discrete) else entry.encoder
-    if isinstance(encoder, AudioEncoder):
+    if isinstance(encoder, AudioEncoder | AudioCodec):
         return waveforms_of(*samples_of(item.media), item.plan)
     return views_of(frames_of(item.media), item.plan, encoder.resample)
 

@@ -268,7 +268,7 @@ class Processor:
         entry = self.system.read(item.modality)
         if isinstance(entry, Discrete):
             views = own.get(item.modality, entry.views)
-            plan = self._plan(item, views.among(len(media)), entry.sight) if views else Plan((), (0, 0), ())
+            plan = self._plan(item, views.among(len(media)), entry.sight)
             self._add_codes(draft, MediaItem(item.modality, item, plan, np.arange(0)), piece.learn)
             return
         strategy = own.get(item.modality, entry.views).among(len(media))
@@ -309,10 +309,9 @@ def span_ids(system: System, modality: str, tokenizer: Tokenizer) -> SpanIds:
     entry = system.coded(modality)
     codec, span = entry.codec, entry.span
     *codes, begin, end = tokenizer.ids_of(list(span.names(codec.codebook * codec.books)))
-    exact = codec.codes(codec.size)
-    least, most = (
-        (exact, exact) if codec.counted and entry.views else (span.least * codec.books, span.most * codec.books)
-    )
+    least, most = span.least * codec.books, span.most * codec.books
+    if codec.counted and isinstance(entry, Discrete) and entry.views.one_size:
+        least = most = codec.codes(codec.size)
     return SpanIds(modality, begin, end, tuple(codes), codec.codebook, least, most, modality in system.outputs)
 
 

@@ -143,7 +143,7 @@ class Engine:
                 raise unknown(f"output of {self.model.system.slug}", modality, [TEXT_MODALITY])
 
     def load(self, item: MediaItem) -> Tensor:
-        return read_views(item, self.processor)
+        return read_views(item, self.model.system)
 
     @torch.inference_mode()
     def prefill(self, samples: Sequence[Sample]) -> Read:

@@ -144,7 +144,7 @@ def from_release(config: Mapping[str, Any]) -> System:
             published_params=FrozenMap(),
             variants=FrozenMap(),
         )
-    image = SYSTEM.coded("image")
+    image: Any = SYSTEM.read("image")
     fields = {
         "width": "base_channels", "levels": "channel_multiplier", "blocks": "num_res_blocks", "dim": "embed_dim",
         "latent": "latent_channels", "entries": "num_embeddings", "image": "resolution", "attended": "attn_resolutions",

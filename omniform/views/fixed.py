@@ -43,6 +43,8 @@ class Fixed(Views):
             NVlabs/VILA@b760c34 llava/model/llava_arch.py:290-294).
     """
 
+    one_size = True
+
     fit: Fit
     fill: Rgb | None = None
     begin: str | None = None

@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal, Self
 
-from omniform.geometry import Flat, MediaSize, Mono, Plan, Resample, Span, SpecError, View, flat_rows, resampled_length
+from omniform.geometry import (
+    Flat,
+    MediaSize,
+    Mono,
+    Plan,
+    Resample,
+    Span,
+    SpecError,
+    Step,
+    View,
+    flat_rows,
+    resampled_length,
+)
 from omniform.parts import Shrunk, Sight, Views
 
 
@@ -32,18 +44,26 @@ class Windows(Views):
             raise SpecError(f"most {self.most}, least {self.least}: give at least 1 window and no negative time")
 
     def plan(self, media: MediaSize, sight: Sight) -> Plan:
-        if not (media.samples and sight.rate):
-            who = "the encoder does not hear" if media.samples else "the medium is no sound"
-            raise SpecError(f"Windows cuts sound for an encoder that hears, but {who}; use views for pictures")
+        steps, samples = heard(self, media, sight, self.mix)
         window = sight.size[1]
-        samples = resampled_length(media.samples, media.rate, sight.rate)
         count = min(ceil(samples / window), self.most or samples)
         length = window if count > 1 else min(max(samples, ceil(self.least * sight.rate)), window)
-        resample = (Resample(sight.rate),) if media.rate != sight.rate else ()
-        heard = (Mono(self.mix), *resample)
-        views = tuple(View((*heard, Span(i * window, length))) for i in range(count))
+        views = tuple(View((*steps, Span(i * window, length))) for i in range(count))
         rows = flat_rows(sight.cells((1, length)))
         return Plan(views=views, size=(1, length), blocks=tuple(Flat(i, rows) for i in range(count)))
 
     def shrunk(self, size: Shrunk) -> Self:
         return self.but(most=min(self.most or 4, 4))
+
+
+def heard(views: Views, media: MediaSize, sight: Sight, mix: Literal["first", "mean"]) -> tuple[tuple[Step, ...], int]:
+    """Steps to one channel at the rate of what hears it, and how many samples it has then.
+
+    Raises:
+        SpecError: the medium is no sound, or what it is for does not hear.
+    """
+    if not (media.samples and sight.rate):
+        who = "the encoder does not hear" if media.samples else "the medium is no sound"
+        raise SpecError(f"{type(views).__name__} cuts sound for what hears, but {who}; use views for pictures")
+    resample = (Resample(sight.rate),) if media.rate != sight.rate else ()
+    return (Mono(mix), *resample), resampled_length(media.samples, media.rate, sight.rate)
