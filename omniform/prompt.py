@@ -7,7 +7,7 @@ code bases do, and the learned part is found again by character offsets (`data.p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal, TypeAlias
 
@@ -105,6 +105,26 @@ class Places:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chain:
+    """An answer that is thought through in other forms before it is given, as parts that follow one another.
+
+    Attributes:
+        parts: (name, sign that begins it) of each; a first part without a sign begins with the answer.
+    """
+
+    parts: tuple[tuple[str, str], ...]
+
+    def read(self, answer: str) -> dict[str, str]:
+        """Name -> words of the parts that an answer has; none where no sign stands in it."""
+        found = [(at, at + len(sign), name) for name, sign in self.parts if sign and (at := answer.find(sign)) >= 0]
+        if not found:
+            return {}
+        begins = [(0, 0, name) for name, sign in self.parts[:1] if not sign] + sorted(found)
+        ends = [at for at, _, _ in begins[1:]] + [len(answer)]
+        return {name: answer[start:end] for (_, start, name), end in zip(begins, ends, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prompt:
     """A conversation template.
 
@@ -122,6 +142,7 @@ class Prompt:
         tail: what follows an answer without being learned.
         asked: what ends a prompt that a backbone reads apart from its answer.
         learn_header: whether the header is learned too.
+        learn_user: whether user turns are learned as a whole, words and codes.
         media: modality -> template of one medium, with `{media}`.
         always_learned: tokens that are predicted wherever they stand, also in user turns.
         bos: whether the tokenizer's begin-of-sequence token comes first.
@@ -129,6 +150,7 @@ class Prompt:
             otherwise all text between two media is tokenized as one string.
         stop: strings that end an answer.
         places: how boxes and points are written, where the system speaks of them.
+        chain: the parts that answers come in, where they do.
     """
 
     system: str = ""
@@ -143,12 +165,14 @@ class Prompt:
     tail: str = ""
     asked: str = ""
     learn_header: bool = False
+    learn_user: bool = False
     media: Mapping[str, str] = FrozenMap()
     always_learned: tuple[str, ...] = ()
     bos: bool = True
     piecewise: bool = False
     stop: tuple[str, ...] = ()
     places: Places | None = None
+    chain: Chain | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "media", FrozenMap(self.media))
@@ -171,7 +195,10 @@ class Prompt:
         first = self.first_user or self.user
         for number, turn in enumerate(turns, 1):
             if turn.role == "user":
-                pieces += self._user(turn, first, system if inside else "")
+                learn = self.learn_user and turn.learn
+                pieces += [
+                    replace(p, learn=p.learn or learn) for p in self._user(turn, first, system if inside else "")
+                ]
                 first = self.user
             elif turn.role == "assistant":
                 last = number == len(turns) and not answer_next

@@ -49,9 +49,14 @@ class Learn:
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """Low-rank adapters on a part's linear layers, merged into them when the stage ends (arXiv:2106.09685)."""
+    """Low-rank adapters on a part's linear layers, merged into them when the stage ends (arXiv:2106.09685).
+
+    Attributes:
+        layers: names of the linear layers that have some, such as "q_proj"; () is all but the output head.
+    """
 
     part: str = "backbone"
+    layers: tuple[str, ...] = ()
     rank: int
     alpha: float
     dropout: float = 0.0

@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicCache
 from omniform import cost, index
 from omniform.backbones.mamba import Mamba
 from omniform.backbones.mixtral import Mixtral
+from omniform.backbones.mpt import MPT_7B
 from omniform.batch import Batch, MediaBatch, Tree
 from omniform.geometry import MediaSize, SpecError
 from omniform.model import Lmm
@@ -107,6 +108,17 @@ def test_adapters_of_every_backbone_equal_the_module(name):
     system = replace(LLAVA, backbone=TINY_EVERY[name], positions=rule(TINY_EVERY[name]), stages=(stage,))
     real = sum(p.numel() for p in inject(on_meta(system), stage.lora).values())
     assert cost.learning(system, stage) == {"backbone.lora": real}
+
+
+def test_adapters_on_some_layers_equal_the_module():
+    lora = Lora(rank=3, alpha=6, lr=1e-4, layers=("q_proj", "down_proj"))
+    stage = Stage(name="tune", learn=(), data="", batch=1, lora=lora)
+    system = replace(LLAVA, backbone=LLAVA.backbone.shrunk("tiny").but(kv_heads=2), stages=(stage,))
+    real = sum(p.numel() for p in inject(on_meta(system), lora).values())
+    assert cost.learning(system, stage) == {"backbone.lora": real}
+    fused = replace(system, backbone=MPT_7B.shrunk("tiny"))
+    with pytest.raises(SpecError, match=r"names of the linear layers of \w+ are not known"):
+        cost.learning(fused, stage)
 
 
 @pytest.mark.parametrize("part, first_layer", [("backbone", 1), ("image.encoder", 1)])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from omniform.geometry import SpecError
-from omniform.prompt import Join, Prompt, Turn
+from omniform.prompt import Chain, Join, Prompt, Turn
 
 BASE = Prompt(
     system="S", system_turn="<{system}>", user="U{media}{text}.", header="A:", answer=" {text}!",
@@ -38,6 +38,14 @@ def test_turns_in_order() -> None:
     assert text(replace(BASE, system=""), user("q")) == "Uq."
     assert learned(BASE, user("q"), answer("a"), user("r"), answer("b", learn=False)) == [" ", "a", "!"]
     assert learned(replace(BASE, learn_header=True), user("q"), answer("a")) == ["A:", " ", "a", "!"]
+
+
+def test_user_turns_may_be_learned_too() -> None:
+    prompt = replace(BASE, learn_user=True)
+    assert "".join(learned(prompt, user("q"), answer("a"))) == "Uq. a!"
+    pieces = prompt.render([user(IMAGE, "q")])
+    assert [p.learn for p in pieces if p.media is not None] == [True]
+    assert "".join(learned(prompt, Turn("user", ("q",), learn=False), user("r"))) == "Ur."
 
 
 def test_media_in_front_and_their_words_stripped() -> None:
@@ -109,3 +117,13 @@ def test_templates_that_cannot_work() -> None:
         replace(BASE, media={"image": "x"})
     with pytest.raises(SpecError, match=r"no template for audio \(it has image, video\)"):
         text(BASE, user(("audio", 0)))
+
+
+def test_the_parts_of_an_answer() -> None:
+    chain = Chain(parts=(("heard", ""), ("text", "; [ta]"), ("speech", "; [ua]")))
+    assert chain.read("hi; [ta] yes; [ua] x") == {"heard": "hi", "text": " yes", "speech": " x"}
+    assert chain.read("hi; [ta] yes") == {"heard": "hi", "text": " yes"}
+    assert chain.read("plain") == {}
+    assert Chain(parts=(("said", "<-Ins->"), ("answer", "<-Res->"))).read("a<-Ins->b<-Res->c") == {
+        "said": "b", "answer": "c"
+    }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,10 @@ def test_lora_takes_the_place_of_full_learning():
     stage = recipe(lora, "stages.finetune.learn.backbone=null").stages[1]
     assert stage.lora == Lora(part="backbone", rank=4, alpha=8.0, dropout=0.0, lr=2e-4)
     assert [i.part for i in stage.learn] == ["image.connector"]
+    few = "stages.finetune.lora={rank: 4, alpha: 8, lr: 2e-4, layers: [q_proj, v_proj]}"
+    resolved = recipe(few, "stages.finetune.learn.backbone=null")
+    assert resolved.stages[1].lora == replace(stage.lora, layers=("q_proj", "v_proj"))
+    assert resolve_recipe(resolved.resolved).stages[1] == resolved.stages[1]
 
 
 def test_steps_take_the_place_of_epochs():

@@ -105,7 +105,7 @@ def test_exactly_the_declared_parts_learn(slug: str, name: str):
     if stage.experts == "joined":  # nothing is routed yet
         declared = {n for n in declared if ".router." not in n}
     if stage.lora:
-        declared |= adapted_weights(model, stage.lora.part)
+        declared |= adapted_weights(model, stage.lora)
     still = {n: t.clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
     run_stage(setup, stage)
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, still[n])}
@@ -235,6 +235,15 @@ def test_a_parameter_learns_once(setup: Setup):
 
 
 # --- low-rank adapters and vocabulary ----------------------------------------------------------------------------
+
+
+def test_adapters_on_some_layers_only():
+    model = set_up(tiny()).model
+    lora = Lora(rank=2, alpha=4, lr=1e-3, layers=("q_proj", "v_proj"))
+    names = {n.split(".lora_")[0].rpartition(".")[2] for n in inject(model, lora)}
+    assert names == {"q_proj", "v_proj"}
+    with pytest.raises(RecipeError, match=r"no linear layer of backbone for lora named 'q_prj'; did you mean 'q_proj'"):
+        inject(set_up(tiny()).model, replace(lora, layers=("q_prj",)))
 
 
 @pytest.mark.parametrize("part", ["backbone", "image.encoder"])

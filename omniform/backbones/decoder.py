@@ -25,6 +25,9 @@ FIRST_CONTEXT = "original_max_position_embeddings"
 """Key of the context before it was extended, in rotary parameters."""
 SILU: Mapping[str, Any] = FrozenMap(hidden_act="silu")
 
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""What most families call the linear modules of a layer, in the order of `Decoder.linears`."""
+
 Linears = dict[str, list[tuple[int, int]]]
 """Group of one layer -> (in, out) of its linear modules."""
 
@@ -195,6 +198,10 @@ class Decoder(Configured):
         further = self.moe.further_linears(self.dim, self.linears()["mlp"]) if self.moe else []
         each = self.layers * sum(a + b for pairs in self.linears().values() for a, b in pairs)
         return rank * (each + len(self.routed_layers) * sum(a + b for a, b in further))
+
+    def named_linears(self) -> Mapping[str, tuple[int, int]]:
+        pairs = [pair for group in self.linears().values() for pair in group]
+        return dict(zip(LINEARS, pairs, strict=True)) if len(pairs) == len(LINEARS) else super().named_linears()
 
     def activation_values(self, learns: bool) -> int:
         q, kv = self.heads * self.per_head, self.kv_heads * self.per_head

@@ -70,12 +70,15 @@ def adapter_params(system: System, stage: Stage) -> int:
     """Parameters of the low-rank adapters of a stage.
 
     Raises:
-        SpecError: adapters on a part other than the backbone.
+        SpecError: adapters on a part other than the backbone, or on layers whose names are not known.
     """
     if not stage.lora:
         return 0
     if stage.lora.part != "backbone":
         raise SpecError(f"stage {stage.name!r}: the size of adapters is known for the backbone, not {stage.lora.part}")
+    if stage.lora.layers:
+        linears = system.backbone.named_linears()
+        return system.backbone.layers * stage.lora.rank * sum(sum(linears[name]) for name in stage.lora.layers)
     return system.backbone.lora_params(stage.lora.rank)
 
 

@@ -132,7 +132,7 @@ def taught(model: Lmm, stage: StageRun, modalities: Collection[str] = MODALITIES
     names = {name for item in stage.learn for name in parameters_that_learn(model, stage, item, modalities)}
     if _waiting(model, stage) and any(item.part == "backbone" for item in stage.learn):
         names |= {n for n, _ in model.parameters_of("backbone.experts") if n not in names and ".experts." in n[9:]}
-    return names | (adapted_weights(model, stage.lora.part) if stage.lora else set())
+    return names | (adapted_weights(model, stage.lora) if stage.lora else set())
 
 
 def stop_learning(model: Lmm, stage: StageRun, learning: Learning | None = None) -> None:

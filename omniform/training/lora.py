@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from omniform.index import unknown
 from omniform.model import Lmm
 from omniform.spec import Lora
 from omniform.training.plain import RecipeError
@@ -15,15 +16,15 @@ BASE = ".base_layer."
 
 
 def inject(model: Lmm, lora: Lora) -> dict[str, nn.Parameter]:
-    """Put adapters on all linear layers of a part except the output head; gives the adapters' parameters by name.
+    """Put adapters on linear layers of a part; gives the adapters' parameters by name.
 
     Raises:
-        RecipeError: the part has no linear layers.
+        RecipeError: the part has no linear layers, or none of a name.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     root = model.part(lora.part)
-    names = list(_layers(model, lora.part))
+    names = list(_layers(model, lora))
     if not names:
         raise RecipeError(f"lora on {lora.part}: {type(root).__name__} has no linear layers; choose another part")
     options: dict[str, Any] = {"lora_alpha": lora.alpha, "lora_dropout": lora.dropout}  # typed int, but used as a float
@@ -33,10 +34,10 @@ def inject(model: Lmm, lora: Lora) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if id(p) in adapters}
 
 
-def adapted_weights(model: Lmm, part: str) -> set[str]:
+def adapted_weights(model: Lmm, lora: Lora) -> set[str]:
     """Names of the weights that adapters on a part would change when they are merged."""
-    weights = {id(layer.weight) for layer in _layers(model, part).values()}
-    return {name for name, p in model.parameters_of(part) if id(p) in weights}
+    weights = {id(layer.weight) for layer in _layers(model, lora).values()}
+    return {name for name, p in model.parameters_of(lora.part) if id(p) in weights}
 
 
 def merge(model: Lmm, part: str) -> None:
@@ -53,12 +54,17 @@ def plain_name(name: str) -> str:
     return name.replace(BASE, ".")
 
 
-def _layers(model: Lmm, part: str) -> dict[str, nn.Linear]:
-    """Linear layers of a part that its output depends on, by name in the part; not the output head."""
-    used = {id(p) for _, p in model.parameters_of(part)}
+def _layers(model: Lmm, lora: Lora) -> dict[str, nn.Linear]:
+    """Linear layers to adapt that the part's output depends on, by name in the part; never the output head."""
+    used = {id(p) for _, p in model.parameters_of(lora.part)}
     head = model.backbone.lm.get_output_embeddings()
-    linear = {name: m for name, m in model.part(part).named_modules() if isinstance(m, nn.Linear) and m is not head}
-    return {name: m for name, m in linear.items() if id(m.weight) in used}
+    modules = model.part(lora.part).named_modules()
+    linear = {n: m for n, m in modules if isinstance(m, nn.Linear) and m is not head and id(m.weight) in used}
+    own = {name: name.rpartition(".")[2] for name in linear}
+    for name in lora.layers:
+        if name not in own.values():
+            raise RecipeError(str(unknown(f"linear layer of {lora.part} for lora", name, own.values())))
+    return {name: m for name, m in linear.items() if not lora.layers or own[name] in lora.layers}
 
 
 def _adapted(root: nn.Module) -> dict[str, Any]:

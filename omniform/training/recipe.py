@@ -16,7 +16,7 @@
         data: questions
         learn: {backbone: 1.0e-4}     # part: lr, {lr, first_layer, tokens, weight_decay}, or null: shall not learn;
         lr_scale: 1.0                 #   parts that are not named are as in the system's stage. Times every lr
-        lora: {rank: 8, alpha: 16, lr: 2.0e-4, part: backbone, dropout: 0.0}    # or null
+        lora: {rank: 8, alpha: 16, lr: 2.0e-4, part: backbone, dropout: 0.0, layers: []}    # or null
         batch: 32                     # documents per optimizer step
         epochs: 1.0                   # or steps: 500
         schedule: cosine              # linear | constant

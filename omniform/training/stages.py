@@ -51,7 +51,7 @@ class StageRun:
             more = {k: thawed(v) for k in LEARN_KEYS[1:] if (v := getattr(item, k)) != getattr(BARE, k)}
             learn[item.part] = {"lr": item.lr, **more} if more else item.lr
         rest = {k: getattr(self, k) for k in KEYS if k not in ("learn", "lr_scale", "lora")}
-        lora = {k: getattr(self.lora, k) for k in LORA_KEYS} if self.lora else None
+        lora = {k: thawed(getattr(self.lora, k)) for k in LORA_KEYS} if self.lora else None
         return {"data": rest.pop("data"), "learn": learn, "lora": lora, **rest}
 
     def total_steps(self, per_epoch: int) -> int:
@@ -141,6 +141,9 @@ def _lora(stage: Stage, given: Mapping[str, Any], scale: float, where: str) -> L
         "rank": read.get("rank", int, own.rank if own else None),
         "alpha": read.get("alpha", float, own.alpha if own else None),
         "dropout": read.get("dropout", float, own.dropout if own else 0.0),
+        "layers": tuple(
+            typed(n, str, read.path("layers")) for n in read.get("layers", list, own.layers if own else ())
+        ),
         "lr": read.get("lr", float, own.lr if own else None),
     }
     for key, value in values.items():

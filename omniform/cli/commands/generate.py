@@ -45,9 +45,12 @@ def command(
     media = [Media(modality, source) for modality, sources in given.items() for source in sources]
     opening = (Text(system_text, "system"),) if system_text else ()
     document = Document((*opening, *media, Text(question)))
-    answer = say(open_model(run, system=system or None, device=device or None).stream(document, config), quiet=json)
+    engine = open_model(run, system=system or None, device=device or None)
+    answer = say(engine.stream(document, config), quiet=json)
     whole = Document((*document.segments, *answer.segments))
     if out is not None:
         write_record(whole, out)
     if json:
-        print_json({**record_of(whole), "finish": answer.finish, "tokens": len(answer.tokens)})
+        chain = engine.model.system.prompt.chain
+        parts = {"parts": chain.read(answer.text)} if chain else {}
+        print_json({**record_of(whole), **parts, "finish": answer.finish, "tokens": len(answer.tokens)})
