@@ -51,9 +51,9 @@ def facts(system: System) -> Facts:
 
 
 def _reader(entry: Input) -> str:
-    if isinstance(entry, Continuous):
-        return entry.encoder.title
-    return entry.codec.title if isinstance(entry, Discrete) else ""
+    if isinstance(entry, Discrete):
+        return entry.codec.title
+    return entry.encoder.title if entry.encoder else ""
 
 
 def _writer(system: System, modality: str) -> str:

@@ -54,10 +54,15 @@ class Continuous:
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """A modality that uses another input's encoder, connector and fusion with views of its own."""
+    """A modality that uses another input's encoder, connector and fusion with views of its own.
+
+    Attributes:
+        encoder: one of its own, which gives features of the same widths; None is the other input's.
+    """
 
     input: str
     views: Views
+    encoder: Encoder | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

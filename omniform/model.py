@@ -21,50 +21,15 @@ EXPERTS = "experts.layers."
 """Prefix before a layer's number in the names of its experts."""
 
 
-class ContinuousInput(nn.Module):
-    """Media -> rows in the backbone's space: encoder, connector, arrangement."""
+class Reader(nn.Module):
+    """Media -> features: an encoder."""
 
-    def __init__(self, spec: Continuous, learned: tuple[str, ...], backbone: nn.Module, dim: int) -> None:
+    def __init__(self, spec: Continuous) -> None:
         super().__init__()
         self.encoder: Any = spec.encoder.build()
-        self.connector: Any = spec.connector.build(**spec.widths(dim))
-        self.width = spec.width(dim)
-        # start like embeddings: normal with std 1/sqrt(dim) (haotian-liu/LLaVA@c121f04 llava_arch.py:75)
-        std = self.width**-0.5
-        self.learned = nn.ParameterDict({name: nn.Parameter(torch.randn(self.width) * std) for name in learned})
-        self.fusion: Any = spec.fusion.build(backbone=backbone, width=self.width)
         self.spec = spec
 
-    def placed(self, media: Sequence[MediaBatch], tree: Tree, like: Tensor) -> Placed:
-        """Rows of all media of this input in a batch (none without media), in the type of `like`, and their places."""
-        none = torch.empty(0, dtype=torch.long, device=like.device)
-        rows = [self(m) for m in media] or [like.new_empty(0, self.width)]
-        return Placed(
-            rows=torch.cat(rows),
-            counts=tuple(plan.positions for m in media for plan in m.plans),
-            at=torch.cat([none, *(m.at for m in media)]),
-            anchors=torch.cat([none.cpu(), *(m.anchors for m in media)]),
-            tree=tree,
-        )
-
-    def forward(self, media: MediaBatch) -> Float[Tensor, "rows width"]:
-        """Rows of all media, in order; equal media are encoded once."""
-        once = media.once
-        rows = self.rows(self._encode(once), once.plans)
-        if not media.same:
-            return rows
-        firsts = sorted(set(media.same))
-        each = dict(zip(firsts, rows.split([plan.positions for plan in once.plans]), strict=True))
-        return torch.cat([each[number] for number in media.same])
-
-    def rows(self, encoded: list[tuple[Features, ...]], plans: tuple[Plan, ...]) -> Float[Tensor, "rows width"]:
-        """Rows of media whose features (of each encoder) are given."""
-        both = zip(encoded, plans, strict=True)
-        merged = [tuple(merged_views(features, plan) for features in streams) for streams, plan in both]
-        connected, learned = self._connect(merged), dict(self.learned.items())
-        return torch.cat([arrange(f, p, learned) for f, p in zip(connected, plans, strict=True)])
-
-    def _encode(self, media: MediaBatch) -> list[tuple[Features, ...]]:
+    def encode(self, media: MediaBatch) -> list[tuple[Features, ...]]:
         """Encode views of equal shape together; for each medium the features of each encoder."""
         by_shape: dict[torch.Size, list[int]] = {}
         for i, views in enumerate(media.views):
@@ -78,6 +43,57 @@ class ContinuousInput(nn.Module):
             out.update(zip(members, zip(*split, strict=True), strict=True))
         return [out[i] for i in range(len(media.views))]
 
+    def example(self, device: torch.device) -> MediaBatch:
+        """One black or silent view, for batches that lack the modality."""
+        encoder = self.spec.encoder
+        plan = self.spec.views.plan(encoder.usual, self.spec.sight())
+        dtype = getattr(torch, encoder.stored)
+        views = torch.zeros(len(plan.views), *encoder.channels, *plan.size, dtype=dtype, device=device)
+        return MediaBatch((views,), (plan,), torch.empty(0, dtype=torch.long, device=device))
+
+
+class ContinuousInput(Reader):
+    """Media -> rows in the backbone's space: encoder, connector, arrangement. Other encoders may share the rest."""
+
+    def __init__(self, spec: Continuous, learned: tuple[str, ...], backbone: nn.Module, dim: int) -> None:
+        super().__init__(spec)
+        self.connector: Any = spec.connector.build(**spec.widths(dim))
+        self.width = spec.width(dim)
+        # start like embeddings: normal with std 1/sqrt(dim) (haotian-liu/LLaVA@c121f04 llava_arch.py:75)
+        std = self.width**-0.5
+        self.learned = nn.ParameterDict({name: nn.Parameter(torch.randn(self.width) * std) for name in learned})
+        self.fusion: Any = spec.fusion.build(backbone=backbone, width=self.width)
+
+    def placed(self, read: Sequence[tuple[Reader, MediaBatch]], tree: Tree, like: Tensor) -> Placed:
+        """Rows of all media of this input in a batch (none without media), in the type of `like`, and their places."""
+        none = torch.empty(0, dtype=torch.long, device=like.device)
+        rows = [self(m, by) for by, m in read] or [like.new_empty(0, self.width)]
+        media = [m for _, m in read]
+        return Placed(
+            rows=torch.cat(rows),
+            counts=tuple(plan.positions for m in media for plan in m.plans),
+            at=torch.cat([none, *(m.at for m in media)]),
+            anchors=torch.cat([none.cpu(), *(m.anchors for m in media)]),
+            tree=tree,
+        )
+
+    def forward(self, media: MediaBatch, by: Reader | None = None) -> Float[Tensor, "rows width"]:
+        """Rows of all media, in order, from the own encoder or another; equal media are encoded once."""
+        once = media.once
+        rows = self.rows((by or self).encode(once), once.plans)
+        if not media.same:
+            return rows
+        firsts = sorted(set(media.same))
+        each = dict(zip(firsts, rows.split([plan.positions for plan in once.plans]), strict=True))
+        return torch.cat([each[number] for number in media.same])
+
+    def rows(self, encoded: list[tuple[Features, ...]], plans: tuple[Plan, ...]) -> Float[Tensor, "rows width"]:
+        """Rows of media whose features (of each encoder) are given."""
+        both = zip(encoded, plans, strict=True)
+        merged = [tuple(merged_views(features, plan) for features in streams) for streams, plan in both]
+        connected, learned = self._connect(merged), dict(self.learned.items())
+        return torch.cat([arrange(f, p, learned) for f, p in zip(connected, plans, strict=True)])
+
     def _connect(self, features: list[tuple[Features, ...]]) -> list[Features]:
         """Connect features of equal grids together."""
         by_grid: dict[tuple[Grid, ...], list[int]] = {}
@@ -90,14 +106,6 @@ class ContinuousInput(nn.Module):
             split = _split(self.connector(*joined), [len(features[i][0].values) for i in members])
             out.update(zip(members, split, strict=True))
         return [out[i] for i in range(len(features))]
-
-    def example(self, device: torch.device) -> MediaBatch:
-        """One black or silent view, for batches that lack the modality."""
-        encoder = self.spec.encoder
-        plan = self.spec.views.plan(encoder.usual, self.spec.sight())
-        dtype = getattr(torch, encoder.stored)
-        views = torch.zeros(len(plan.views), *encoder.channels, *plan.size, dtype=dtype, device=device)
-        return MediaBatch((views,), (plan,), torch.empty(0, dtype=torch.long, device=device))
 
 
 class Lmm(nn.Module):
@@ -117,23 +125,35 @@ class Lmm(nn.Module):
                 views = [entry.views, *(s.views for s in sharing)]
                 learned = tuple(dict.fromkeys(name for v in views for name in v.learned))
                 self.inputs[modality] = ContinuousInput(entry, learned, self.backbone, system.backbone.dim)
+            elif modality in system.encoders:
+                self.inputs[modality] = Reader(system.continuous(modality))
         self.codecs = nn.ModuleDict({modality: codec.build() for modality, codec in system.codecs.items()})
         self.outputs = nn.ModuleDict({modality: decoder.build() for modality, decoder in system.outputs.items()})
 
     def embed(self, batch: Batch) -> tuple[Float[Tensor, "n dim"], Fused | None]:
         """Embeddings of the packed sequence with every medium met, and what the backbone's layers must know of them."""
         x, states = self.backbone.embed(batch.ids), {}
-        for name in self.inputs:
-            stream: Any = self.inputs[name]
-            media = [m for modality, m in batch.media.items() if self.stream(modality) is stream]
-            x, state = stream.fusion(x, stream.placed(media, batch.tree, x))
+        for name, stream in self.inputs.items():
+            if not isinstance(stream, ContinuousInput):
+                continue
+            read = [(self.reader(m), media) for m, media in batch.media.items() if self.stream(m) is stream]
+            x, state = stream.fusion(x, stream.placed(read, batch.tree, x))
             if state is not None:
                 states[stream.fusion] = state
-            if not media and self.training and any(p.requires_grad for p in stream.parameters()):
-                # ranks stay in step and every trainable part has a gradient
-                idle = [p.sum() for p in stream.fusion.parameters()]
-                x = x + 0 * sum(idle, stream(stream.example(x.device)).sum())
+            if self.training:
+                x = x + self._idle_rows(name, [by for by, _ in read], x)
         return x, Fused(states) if states else None
+
+    def _idle_rows(self, name: str, used: Sequence[Reader], like: Tensor) -> Tensor:
+        """Zero, from whatever learns in an input and reads nothing in a batch: ranks stay in step and every trainable
+        part has a gradient."""
+        stream, total = self.inputs[name], torch.zeros((), device=like.device, dtype=like.dtype)
+        readers = {self.reader(m): None for m in self.system.inputs if self.system.owner(m) == name}
+        for by in (reader for reader in readers if reader not in used):
+            if _learns(by.encoder) or (by is stream and not used and _learns(stream)):
+                idle = [] if used else [p.sum() for p in stream.fusion.parameters()]
+                total = total + 0 * sum(idle, stream(by.example(like.device), by).sum())
+        return total
 
     def hidden(self, batch: Batch, cache: Any = None, notes: Notes | None = None) -> Float[Tensor, "n dim"]:
         """Last hidden states; keys and values are written into `cache`, and what losses need into `notes`, if given."""
@@ -159,8 +179,11 @@ class Lmm(nn.Module):
 
     def stream(self, modality: str) -> Any:
         """The input that reads a modality, shared or its own."""
-        entry = self.system.inputs[modality]
-        return self.inputs[entry.input if isinstance(entry, Shared) else modality]
+        return self.inputs[self.system.owner(modality)]
+
+    def reader(self, modality: str) -> Any:
+        """What encodes a modality: its input, or an encoder of its own before a shared one."""
+        return self.inputs[self.system.reader(modality)]
 
     def part(self, path: str) -> Any:
         """Module of a part path."""
@@ -203,6 +226,10 @@ class Lmm(nn.Module):
         if kind == "codec":
             return f"codecs.{modality}."
         return f"outputs.{modality}." if kind == "decoder" else f"inputs.{modality}.{kind}."
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())
 
 
 def _split(features: Features, counts: list[int]) -> list[Features]:

@@ -139,7 +139,8 @@ class System:
         """
         entry = self.inputs.get(modality)
         if isinstance(entry, Shared):
-            return replace(self.continuous(entry.input), views=entry.views)
+            whole = self.continuous(entry.input)
+            return replace(whole, views=entry.views, encoder=entry.encoder or whole.encoder)
         if not isinstance(entry, Continuous):
             how = (
                 f"{modality} as tokens, not as features"
@@ -149,12 +150,27 @@ class System:
             raise SpecError(f"{self.slug} reads {how}")
         return entry
 
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        """Modality -> encoder, of inputs that have one of their own."""
+        own = ((m, e.encoder) for m, e in self.inputs.items() if not isinstance(e, Discrete))
+        return FrozenMap({modality: encoder for modality, encoder in own if encoder})
+
+    def reader(self, modality: str) -> str:
+        """The input whose encoder reads a modality."""
+        entry = self.inputs[modality]
+        return entry.input if isinstance(entry, Shared) and not entry.encoder else modality
+
+    def owner(self, modality: str) -> str:
+        """The input whose connector and fusion take a modality."""
+        entry = self.inputs[modality]
+        return entry.input if isinstance(entry, Shared) else modality
+
     def parts(self) -> dict[str, Part]:
         """Part path -> declaration, for every part with weights of its own."""
-        found: dict[str, Part] = {}
+        found: dict[str, Part] = {f"{modality}.encoder": encoder for modality, encoder in self.encoders.items()}
         for modality, entry in self.inputs.items():
             if isinstance(entry, Continuous):
-                found[f"{modality}.encoder"] = entry.encoder
                 found[f"{modality}.connector"] = entry.connector
                 found[f"{modality}.fusion"] = entry.fusion
         found.update({f"{modality}.codec": codec for modality, codec in self.codecs.items()})
@@ -198,8 +214,8 @@ class System:
                 codec = entry.codec.shrunk(size)
                 own = entry.views.shrunk(size).rescaled(entry.codec.size[0], codec.size[0])
                 return replace(entry, codec=codec, views=own)
-            if not isinstance(entry, Continuous):
-                return entry
+            if isinstance(entry, Shared):
+                return replace(entry, encoder=entry.encoder and entry.encoder.shrunk(size))
             encoder = entry.encoder.shrunk(size)
             views = entry.views.shrunk(size).rescaled(entry.encoder.size[0], encoder.size[0])
             connector, fusion = entry.connector.shrunk(size), entry.fusion.shrunk(size)
@@ -208,7 +224,7 @@ class System:
         inputs: dict[str, Input] = {m: small(e) for m, e in self.inputs.items()}
         for modality, entry in inputs.items():
             if isinstance(entry, Shared):
-                old, new = self.continuous(entry.input).encoder.size[0], _encoder(inputs, entry.input).size[0]
+                old, new = self.continuous(modality).encoder.size[0], _encoder(inputs, modality).size[0]
                 inputs[modality] = replace(entry, views=entry.views.shrunk(size).rescaled(old, new))
         return replace(
             self,
@@ -222,7 +238,11 @@ class System:
 
 
 def _encoder(inputs: Mapping[str, Input], modality: str) -> Encoder:
-    if isinstance(entry := inputs[modality], Continuous):
+    """The encoder that reads a modality."""
+    entry = inputs[modality]
+    if isinstance(entry, Shared) and not entry.encoder:
+        entry = inputs[entry.input]
+    if not isinstance(entry, Discrete) and entry.encoder:
         return entry.encoder
     raise SpecError(f"{modality} has no encoder to share")
 
@@ -231,9 +251,7 @@ def _small_stage(system: System, stage: Stage, inputs: Mapping[str, Input], size
     """A stage of the shrunk system; "later layers" become all but the first, which every small part has."""
     views = {}
     for modality, own in stage.views.items():
-        entry = system.inputs[modality]
-        owner = entry.input if isinstance(entry, Shared) else modality
-        old, new = _encoder(system.inputs, owner).size[0], _encoder(inputs, owner).size[0]
+        old, new = _encoder(system.inputs, modality).size[0], _encoder(inputs, modality).size[0]
         views[modality] = own.shrunk(size).rescaled(old, new)
     learn = tuple(replace(entry, first_layer=min(entry.first_layer, 1)) for entry in stage.learn)
     return replace(stage, views=views, learn=learn)
@@ -311,16 +329,27 @@ def _check_scales(system: System, who: str, modality: str, views: Views) -> None
         )
 
 
+def _check_widths(system: System, modality: str, entry: Shared) -> None:
+    """An encoder beside an input's own feeds the same connector, so its features must be as wide."""
+    own, other = system.continuous(modality).encoder, system.continuous(entry.input).encoder
+    if own.dims != other.dims:
+        raise SpecError(
+            f"{system.slug}: {type(own).__name__} gives {modality} features of widths {own.dims}, but the connector of "
+            f"{entry.input} that it shares reads {other.dims}; make them equal, or give {modality} a connector"
+        )
+
+
 def _check_input(system: System, modality: str, entry: Input) -> None:
     if isinstance(entry, Shared):
         if not isinstance(system.inputs.get(entry.input), Continuous):
             why = f"{modality} shares the input {entry.input!r}, which is not a continuous input"
             raise SpecError(f"{system.slug}: {why}; inputs are {', '.join(system.inputs)}")
         _check_scales(system, modality, entry.input, entry.views)
-    elif isinstance(entry, Continuous):
-        if entry.encoder.modality != modality:
-            name = type(entry.encoder).__name__
-            raise SpecError(f"{system.slug}: {name} encodes {entry.encoder.modality}, but stands at input {modality!r}")
+        _check_widths(system, modality, entry)
+    if not isinstance(entry, Discrete) and entry.encoder and entry.encoder.modality != modality:
+        name = type(entry.encoder).__name__
+        raise SpecError(f"{system.slug}: {name} encodes {entry.encoder.modality}, but stands at input {modality!r}")
+    if isinstance(entry, Continuous):
         entry.fusion.check(system.backbone)
     if modality not in system.prompt.media:
         raise SpecError(f"{system.slug}: the prompt has no template for {modality}, which the system reads")

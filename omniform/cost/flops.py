@@ -14,7 +14,7 @@ from typing import Any
 from omniform.frozen import FrozenMap
 from omniform.geometry import MediaSize, Plan
 from omniform.parts import Views
-from omniform.spec import Continuous, Discrete, Shared, System
+from omniform.spec import Continuous, Discrete, System
 
 Media = Sequence[tuple[str, MediaSize]]
 """(modality, size) of the media of one document."""
@@ -32,21 +32,16 @@ def plans(system: System, media: Media, views: Mapping[str, Views] = FrozenMap()
     return [strategy.among(len(media)).plan(size, entry.sight()) for strategy, entry, size in chosen]
 
 
-def reader(system: System, modality: str) -> str:
-    """The input whose encoder reads a modality."""
-    entry = system.inputs[modality]
-    return entry.input if isinstance(entry, Shared) else modality
-
-
 def prefill_flops(system: System, media: Media, text_positions: int) -> dict[str, int]:
     """Part path -> forward FLOPs of reading one document and giving the logits of the next token."""
     found: dict[str, int] = {}
     rows: dict[str, int] = {}
     length = text_positions
     for (modality, _), plan in zip(media, plans(system, media), strict=True):
-        entry, name = system.read(modality), reader(system, modality)
+        entry, name = system.read(modality), system.owner(modality)
         for part, flops in _media_flops(entry, plan, system.backbone.dim).items():
-            found[f"{name}.{part}"] = found.get(f"{name}.{part}", 0) + flops
+            path = f"{system.reader(modality) if part == 'encoder' else name}.{part}"
+            found[path] = found.get(path, 0) + flops
         rows[name] = rows.get(name, 0) + plan.positions
         length += entry.positions(plan)
     backbone = system.backbone

@@ -9,7 +9,7 @@ from typing import Any, cast
 from omniform.cost.parameters import adapter_params, learning, parameters
 from omniform.frozen import FrozenMap
 from omniform.index import unknown
-from omniform.spec import Continuous, Discrete, Stage, System
+from omniform.spec import Discrete, Stage, System
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +113,12 @@ def _media_values(system: System, stage: Stage, views: Mapping[str, int]) -> int
         entry = system.inputs.get(modality)
         if isinstance(entry, Discrete):
             continue  # codecs stand still
-        if not isinstance(entry, Continuous):
-            continuous = [m for m, e in system.inputs.items() if isinstance(e, Continuous)]
-            raise unknown(f"continuous input of {system.slug}", modality, continuous)
+        if modality not in system.encoders:
+            raise unknown(f"continuous input of {system.slug}", modality, system.encoders)
+        entry = system.continuous(modality)
         size, connector = entry.encoder.size, cast(Any, entry.connector)  # takes as many grids as it reads encoders
         if f"{modality}.encoder" in learn:
             total += count * entry.encoder.flops(size) // entry.encoder.dim
-        if {f"{modality}.encoder", f"{modality}.connector"} & learn:
+        if {f"{modality}.encoder", f"{system.owner(modality)}.connector"} & learn:
             total += count * connector.flops(*entry.encoder.grids(size), **entry.widths(dim)) // entry.width(dim)
     return total

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omniform.geometry import SpecError
-from omniform.spec import Continuous, Discrete, Learn, Shared, Stage, System
+from omniform.spec import Continuous, Discrete, Learn, Stage, System
 
 
 def parameters(system: System) -> dict[str, int]:
@@ -14,11 +14,10 @@ def parameters(system: System) -> dict[str, int]:
     A tied output head counts once. Parts without parameters are left out.
     """
     dim = system.backbone.dim
-    found: dict[str, int] = {}
+    found = {f"{modality}.encoder": encoder.num_params() for modality, encoder in system.encoders.items()}
     for modality, entry in system.inputs.items():
         if isinstance(entry, Continuous):
             rows = entry.width(dim) * len(_rows_placed(system, modality, None))
-            found[f"{modality}.encoder"] = entry.encoder.num_params()
             found[f"{modality}.connector"] = entry.connector.num_params(**entry.widths(dim)) + rows
             found[f"{modality}.fusion"] = entry.fusion.num_params(system.backbone, entry.width(dim))
     found.update({f"{modality}.codec": codec.num_params() for modality, codec in system.codecs.items()})
@@ -87,6 +86,6 @@ def _rows_placed(system: System, modality: str, stage: Stage | None) -> set[str]
     own = stage.views if stage else {}
     rows: set[str] = set()
     for name, entry in system.inputs.items():
-        if not isinstance(entry, Discrete) and (entry.input if isinstance(entry, Shared) else name) == modality:
+        if not isinstance(entry, Discrete) and system.owner(name) == modality:
             rows.update(own.get(name, entry.views).learned)
     return rows

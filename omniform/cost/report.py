@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omniform.cost.flops import Media, decode_flops, kv_cache_bytes, plans, prefill_flops, reader
+from omniform.cost.flops import Media, decode_flops, kv_cache_bytes, plans, prefill_flops
 from omniform.cost.memory import FLOAT32, Precision, TrainingMemory, training_memory
 from omniform.cost.parameters import parameters
 from omniform.geometry import MediaSize
@@ -115,7 +115,7 @@ def _step_memory(
     length, views = text_positions, dict[str, int]()
     for (modality, _), plan in zip(media, plans(system, media, stage.views), strict=True):
         length += system.read(modality).positions(plan)
-        name = reader(system, modality)
+        name = system.reader(modality)
         views[name] = views.get(name, 0) + documents * len(plan.views)
     learned = documents * text_positions
     return training_memory(system, stage, documents * length, views=views, learned=learned, **options)

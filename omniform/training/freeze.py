@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from omniform.model import Lmm
-from omniform.spec import MODALITIES, Learn, Shared
+from omniform.spec import MODALITIES, Learn
 from omniform.training.lora import adapted_weights, inject, merge
 from omniform.training.plain import RecipeError
 from omniform.training.stages import StageRun
@@ -120,7 +120,7 @@ def parameters_that_learn(
     if kind != "connector":
         return named
     inputs: Mapping[str, Any] = model.system.inputs
-    readers = [m for m, e in inputs.items() if m == modality or (isinstance(e, Shared) and e.input == modality)]
+    readers = [m for m in inputs if model.system.owner(m) == modality]
     views = [stage.views.get(m, inputs[m].views) for m in readers if m in modalities]
     placed = {row for v in views for row in v.learned}
     idle = {id(p) for name, p in model.stream(modality).learned.items() if name not in placed}

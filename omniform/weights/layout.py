@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from omniform.index import names
 from omniform.index import system as system_of
 from omniform.parts import Encoder, Rules
-from omniform.spec import Continuous, Joined, System
+from omniform.spec import Joined, System
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]
@@ -84,8 +84,7 @@ Encoders: TypeAlias = tuple[tuple[str, Encoder], ...]
 
 
 def _encoders(system: System) -> Encoders:
-    entries = system.inputs.items()
-    return tuple((f"inputs.{m}.encoder.", entry.encoder) for m, entry in entries if isinstance(entry, Continuous))
+    return tuple((f"inputs.{modality}.encoder.", encoder) for modality, encoder in system.encoders.items())
 
 
 @cache  # asked for every key; a rule for each layer makes hundreds

@@ -80,7 +80,8 @@ def _inputs(system: System) -> Iterator[tuple[str, str]]:
             for part in ("encoder", "connector", "views", "fusion"):
                 yield f"  {part}", brief(getattr(entry, part))
         elif isinstance(entry, Shared):
-            yield modality, f"as {entry.input}, views {brief(entry.views)}"
+            own = f"encoder {brief(entry.encoder)}, " if entry.encoder else ""
+            yield modality, f"as {entry.input}, {own}views {brief(entry.views)}"
         else:
             yield modality, brief(entry.codec)
     yield "backbone", brief(system.backbone)
