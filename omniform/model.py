@@ -147,7 +147,8 @@ class Lmm(nn.Module):
     def _idle_rows(self, name: str, used: Sequence[Reader], like: Tensor) -> Tensor:
         """Zero, from whatever learns in an input and reads nothing in a batch: ranks stay in step and every trainable
         part has a gradient."""
-        stream, total = self.inputs[name], torch.zeros((), device=like.device, dtype=like.dtype)
+        stream: Any = self.inputs[name]
+        total = torch.zeros((), device=like.device, dtype=like.dtype)
         readers = {self.reader(m): None for m in self.system.inputs if self.system.owner(m) == name}
         for by in (reader for reader in readers if reader not in used):
             if _learns(by.encoder) or (by is stream and not used and _learns(stream)):

@@ -10,6 +10,7 @@ from omniform.connectors.d_abstractor import DAbstractor
 from omniform.connectors.downsample_mlp import DownsampleMlp
 from omniform.connectors.fused_mlp import FusedMlp
 from omniform.connectors.glu import Glu
+from omniform.connectors.grouping import Grouping
 from omniform.connectors.ldp_v2 import FusedLdpV2, LdpV2
 from omniform.connectors.linear import Linear
 from omniform.connectors.mlp import Mlp
@@ -99,6 +100,7 @@ FREE_VIEWS: tuple[Native | NativeFrames, ...] = (
 )
 """Views of no fixed size."""
 WINDOW = QFormer(positions=1, width=12, layers=2, heads=3, mlp_dim=20, cross_every=1, dropout=0.0, normed=False)
+GROUPING = Grouping(width=16, heads=2, tokens=(6, 4), groups=(6, 4), depths=(1, 1, 1), hard=False, noisy=False)
 CONNECTORS: tuple[Connector, ...] = (
     Linear(),
     Mlp(),
@@ -122,6 +124,8 @@ CONNECTORS: tuple[Connector, ...] = (
     QueryTransformer(positions=3, width=16, layers=1, heads=2, mlp_dim=20),
     QueryTransformer(positions=1, width=12, layers=2, heads=3, mlp_dim=24),
     QFormer(positions=1, width=12, layers=1, heads=3, mlp_dim=20, dropout=0.0, normed=False),
+    GROUPING,
+    GROUPING.but(tokens=(3, 2), groups=(5, 4), depths=(1, 2, 1)),
     WindowQFormer(inner=WINDOW, kernel=5, stride=3),
     WindowQFormer(inner=WINDOW.but(positions=2, cross_every=2), kernel=4, stride=4),
     PatchMining(),
