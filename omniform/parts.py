@@ -10,42 +10,13 @@ FLOPs count a multiply-add as 2.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
 
 from omniform.frozen import FrozenMap
 from omniform.geometry import Grid, Hw, MediaSize, Plan, Rgb, Sight, SpecError, conv_flops, flat_rows, vit_flops
-from omniform.index import resolve
-
-Shrunk = Literal["tiny", "nano"]
-"""`tiny`: random weights for unit tests. `nano`: learns on a laptop CPU."""
-
-Rules = tuple[tuple[str, str], ...]
-"""Ordered (released prefix, our prefix) pairs; the first that matches a key applies. See `weights.layout`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A declaration that builds one module."""
-
-    implementation: ClassVar[str]
-
-    @property
-    def title(self) -> str:
-        """What the field calls it; the survey's table uses the same words."""
-        return type(self).__name__
-
-    def build(self, **widths: Any) -> Any:
-        """The `nn.Module` this declaration stands for; `widths` come from the neighbours."""
-        return resolve(self.implementation)(self, **widths)
-
-    def shrunk(self, size: Shrunk) -> Self:
-        """The same idea at `tiny` or `nano` size. Parts without sizes of their own stay as they are."""
-        return self
-
-    def but(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
-        return replace(self, **changes)
+from omniform.part import Part, Rules, Shrunk
+from omniform.writing import Codec, OutputDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,87 +286,6 @@ class Backbone(Part):
     def activation_values(self, learns: bool) -> int:
         """Values that one layer keeps for the backward pass, for each position; fewer where its weights are frozen."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Codec(Part):
-    """A discrete tokenizer and de-tokenizer of one modality.
-
-    An extent is what one medium measures: (height, width) in pixels, or (samples,). Its module makes media of one
-    extent of views (`normalise`); encodes a batch of them to codes, `books` of them for each cell, cell after cell;
-    decodes codes to media of a given extent; and renders the codes of one medium as something that can be saved.
-    """
-
-    modality: ClassVar[str]
-    released: ClassVar[Rules] = ()
-    """Key rules of the family's own public checkpoints."""
-
-    @property
-    def writer(self) -> str:
-        """What the field calls its second half, where it has a name of its own."""
-        return self.title
-
-    @property
-    def codebook(self) -> int:
-        """Entries of each book; codes are below it."""
-        raise NotImplementedError
-
-    @property
-    def books(self) -> int:
-        """Codes of one cell."""
-        return 1
-
-    @property
-    def counted(self) -> bool:
-        """Whether the extent alone says how many codes a medium has; otherwise it says how many at most."""
-        return True
-
-    @property
-    def size(self) -> Grid:
-        """Extent that its geometry was made for."""
-        raise NotImplementedError
-
-    def sight(self, cells: Callable[[Hw], Grid]) -> Sight:
-        """What views must know; `cells`: codes of a view."""
-        raise NotImplementedError
-
-    def extent(self, view: Hw) -> Grid:
-        """Extent of what a view shows."""
-        raise NotImplementedError
-
-    def cells(self, extent: Grid) -> Grid:
-        """Cells of one medium."""
-        raise NotImplementedError
-
-    def codes(self, extent: Grid) -> int:
-        """Codes of one medium."""
-        return flat_rows(self.cells(extent)) * self.books
-
-    def num_params(self) -> int:
-        raise NotImplementedError
-
-    def flops(self, extent: Grid) -> int:
-        """Forward FLOPs of encoding one medium."""
-        raise NotImplementedError
-
-    def decode_flops(self, extent: Grid) -> int:
-        """Forward FLOPs of decoding one medium."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputDecoder(Part):
-    """One output form. Its module has four verbs: target, loss, embed, render."""
-
-    form: ClassVar[Literal["text", "continuous", "discrete"]]
-    """What the backbone emits for it; the system's output type follows from the forms present."""
-
-    weight: float = 1.0
-    """Factor of its loss in the sum."""
-
-    def num_params(self, dim: int) -> int:
-        """Parameters of its own beside a backbone of width `dim`."""
-        return 0
 
 
 __all__ = [

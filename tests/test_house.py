@@ -212,6 +212,7 @@ def test_no_module_keeps_state() -> None:
 def test_every_raise_says_something() -> None:
     allowed = {
         "parts.py": ["NotImplementedError"],  # the contracts: what every member must say
+        "writing.py": ["NotImplementedError"],
         "routing.py": ["NotImplementedError"],
         "encoders/image_module.py": ["NotImplementedError"],
         "encoders/audio_module.py": ["NotImplementedError"],

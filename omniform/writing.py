@@ -1,0 +1,91 @@
+"""Contracts of what media leave by: codecs, which also read them as tokens, and output forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from omniform.geometry import Grid, Hw, Sight, flat_rows
+from omniform.part import Part, Rules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec(Part):
+    """A discrete tokenizer and de-tokenizer of one modality.
+
+    An extent is what one medium measures: (height, width) in pixels, or (samples,). Its module makes media of one
+    extent of views (`normalise`); encodes a batch of them to codes, `books` of them for each cell, cell after cell;
+    decodes codes to media of a given extent; and renders the codes of one medium as something that can be saved.
+    """
+
+    modality: ClassVar[str]
+    released: ClassVar[Rules] = ()
+    """Key rules of the family's own public checkpoints."""
+
+    @property
+    def writer(self) -> str:
+        """What the field calls its second half, where it has a name of its own."""
+        return self.title
+
+    @property
+    def codebook(self) -> int:
+        """Entries of each book; codes are below it."""
+        raise NotImplementedError
+
+    @property
+    def books(self) -> int:
+        """Codes of one cell."""
+        return 1
+
+    @property
+    def counted(self) -> bool:
+        """Whether the extent alone says how many codes a medium has; otherwise it says how many at most."""
+        return True
+
+    @property
+    def size(self) -> Grid:
+        """Extent that its geometry was made for."""
+        raise NotImplementedError
+
+    def sight(self, cells: Callable[[Hw], Grid]) -> Sight:
+        """What views must know; `cells`: codes of a view."""
+        raise NotImplementedError
+
+    def extent(self, view: Hw) -> Grid:
+        """Extent of what a view shows."""
+        raise NotImplementedError
+
+    def cells(self, extent: Grid) -> Grid:
+        """Cells of one medium."""
+        raise NotImplementedError
+
+    def codes(self, extent: Grid) -> int:
+        """Codes of one medium."""
+        return flat_rows(self.cells(extent)) * self.books
+
+    def num_params(self) -> int:
+        raise NotImplementedError
+
+    def flops(self, extent: Grid) -> int:
+        """Forward FLOPs of encoding one medium."""
+        raise NotImplementedError
+
+    def decode_flops(self, extent: Grid) -> int:
+        """Forward FLOPs of decoding one medium."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputDecoder(Part):
+    """One output form. Its module has four verbs: target, loss, embed, render."""
+
+    form: ClassVar[Literal["text", "continuous", "discrete"]]
+    """What the backbone emits for it; the system's output type follows from the forms present."""
+
+    weight: float = 1.0
+    """Factor of its loss in the sum."""
+
+    def num_params(self, dim: int) -> int:
+        """Parameters of its own beside a backbone of width `dim`."""
+        return 0
