@@ -22,6 +22,7 @@ from omniform.connectors.perceiver_resampler import PerceiverResampler
 from omniform.connectors.pooled_mlp import PooledMlp
 from omniform.connectors.qformer import QFormer
 from omniform.connectors.query_transformer import QueryTransformer
+from omniform.connectors.stacked_mlp import StackedMlp
 from omniform.connectors.window_qformer import WindowQFormer
 from omniform.encoders.beats import BEATS_ITER3_PLUS_AS2M
 from omniform.encoders.clip import CLIP_L_224
@@ -135,6 +136,8 @@ CONNECTORS: tuple[Connector, ...] = (
     FusedMlp(),
     LdpV2(side=4),
     FusedLdpV2(side=3, expand=2),
+    StackedMlp(hidden=24),
+    StackedMlp(fold=2, hidden=16),
     PatchMerger(),
     PatchMerger(fold=3),
 )
@@ -170,6 +173,8 @@ ENCODERS: tuple[Encoder, ...] = (
     Several(members=(Cropped(inner=CLIP), CONVNEXT_CLIP_L_768.shrunk("tiny"))),
     WHISPER,
     WHISPER.but(padded=False, mels=12),
+    WHISPER.but(rows="heard"),
+    WHISPER.but(rows="attended"),
     BEATS,
     BEATS.but(classes=0),
     SeveralAudio(members=(WHISPER, BEATS)),

@@ -246,6 +246,21 @@ def test_unpadded_whisper_hears_a_whole_window_as_the_padded_one_does() -> None:
     assert other(other.normalise(waves[..., :1700])).grid == free.cells((1, 1700)) == (5,)
 
 
+def test_whisper_gives_rows_of_what_was_heard() -> None:
+    torch.manual_seed(0)
+    named = {rows: examples.WHISPER.but(rows=rows) for rows in ("all", "heard", "attended")}
+    modules = {rows: spec.build().eval() for rows, spec in named.items()}
+    for module in modules.values():
+        module.load_state_dict(modules["all"].state_dict())
+    waves = torch.rand(2, 1, 1700) - 0.5
+    found = {rows: module(module.normalise(waves)) for rows, module in modules.items()}
+    assert {rows: f.grid for rows, f in found.items()} == {"all": (24,), "heard": (5,), "attended": (5,)}
+    assert torch.equal(found["heard"].values, found["all"].values[:, :5])
+    assert not torch.allclose(found["attended"].values, found["heard"].values, atol=1e-3)
+    with pytest.raises(SpecError, match="rows 'heard' leave silence out, but nothing is padded"):
+        examples.WHISPER.but(rows="heard", padded=False)
+
+
 def test_whisper_equals_transformers() -> None:
     module = examples.WHISPER.build().eval()
     heard = module.normalise(torch.rand(2, *examples.WHISPER.size) - 0.5)

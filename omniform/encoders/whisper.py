@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from omniform.encoders.audio import AudioEncoder
 from omniform.geometry import Grid, Hw, SpecError
@@ -25,6 +25,8 @@ class Whisper(AudioEncoder):
         positions: of the longest sound; each stands for 320 samples.
         padded: whether a shorter sound is followed by silence up to the full length, as the model was trained. Else
             its spectrogram is that of the sound alone, and has fewer columns.
+        rows: of a sound with silence behind it, those given: all, or only those that were heard before the silence.
+            "heard" are cut out when the layers have run over all, "attended" before, so that no layer sees the silence.
     """
 
     abstract = False
@@ -39,8 +41,11 @@ class Whisper(AudioEncoder):
     mels: int = 80
     positions: int = 1500
     padded: bool = True
+    rows: Literal["all", "heard", "attended"] = "all"
 
     def __post_init__(self) -> None:
+        if self.rows != "all" and not self.padded:
+            raise SpecError(f"rows {self.rows!r} leave silence out, but nothing is padded; use rows='all'")
         if self.width % self.heads:
             raise SpecError(f"width {self.width} does not divide into {self.heads} heads")
 
@@ -58,7 +63,7 @@ class Whisper(AudioEncoder):
 
     def cells(self, size: Hw) -> Grid:
         samples = self.heard(size, HOP)
-        return (self.positions if self.padded else (samples // HOP + 1) // 2,)
+        return (self.positions if self.padded and self.rows == "all" else (samples // HOP + 1) // 2,)
 
     def layer_params(self) -> int:
         """Parameters of one layer; keys have no bias."""
@@ -75,11 +80,13 @@ class Whisper(AudioEncoder):
         return self.num_params() - self.positions * self.width  # positions are sines and cosines, and stay
 
     def flops(self, size: Hw) -> int:
-        rows = self.cells(size)[0]
+        given = self.cells(size)[0]
         columns = 2 * self.positions if self.padded else size[1] // HOP
+        rows = self.positions if self.padded else given
         filters = 2 * columns * FREQUENCIES * self.mels
         convolutions = 2 * 3 * self.width * (columns * self.mels + rows * self.width)
-        return filters + convolutions + vit_flops(rows, self.layers, self.width, self.mlp_dim)
+        seen = given if self.rows == "attended" else rows
+        return filters + convolutions + vit_flops(seen, self.layers, self.width, self.mlp_dim)
 
     def shrunk(self, size: Shrunk) -> Self:
         tiny = {"width": 20, "layers": 2, "heads": 4, "mlp_dim": 32, "mels": 8, "positions": 24}

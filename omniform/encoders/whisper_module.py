@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -17,28 +17,38 @@ from omniform.encoders.whisper import Whisper
 ATTENTION: dict[str, Any] = {"attn_implementation": "sdpa"}
 
 
+class Heard(NamedTuple):
+    """Spectrograms of sounds of one length with silence behind them, and the rows that the sounds alone take."""
+
+    spectrogram: Float[Tensor, "views mels columns"]
+    rows: int
+
+
 class WhisperModule(AudioModule):
-    """Spectrogram (views, mels, columns) -> (views, positions, width), after the final norm."""
+    """Spectrogram (views, mels, columns) -> (views, rows, width), after the final norm."""
 
     def __init__(self, spec: Whisper) -> None:
         super().__init__(spec)
         config = WhisperConfig(**spec.config(), **ATTENTION)
         self.model: Any = WhisperEncoder(config)
 
-    def normalise(self, waves: Float[Tensor, "views 1 samples"]) -> Float[Tensor, "views mels columns"]:
+    def normalise(self, waves: Float[Tensor, "views 1 samples"]) -> Tensor | Heard:
         heard = waves[:, 0].float()
         if self.spec.padded:
             heard = F.pad(heard, (0, self.spec.window - heard.shape[1]))
-        return log_mel(heard, self.spec.mels, self.spec.rate).to(self.dtype())
+        spectrogram = log_mel(heard, self.spec.mels, self.spec.rate).to(self.dtype())
+        return spectrogram if self.spec.rows == "all" else Heard(spectrogram, *self.spec.cells((1, waves.shape[-1])))
 
-    def forward(self, heard: Float[Tensor, "views mels columns"]) -> Features:
+    def forward(self, heard: Float[Tensor, "views mels columns"] | Heard) -> Features:
         model = self.model
-        x = F.gelu(model.conv2(F.gelu(model.conv1(heard)))).transpose(1, 2)
+        columns, rows = heard if isinstance(heard, Heard) else (heard, (heard.shape[-1] + 1) // 2)
+        x = F.gelu(model.conv2(F.gelu(model.conv1(columns)))).transpose(1, 2)
         x = x + model.embed_positions.weight[: x.shape[1]]
+        x = x[:, :rows] if self.spec.rows == "attended" else x
         for layer in model.layers:
             x = layer(x, None)
             x = x[0] if isinstance(x, tuple) else x  # transformers' older layers give a tuple
-        return Features(model.layer_norm(x), (x.shape[1],))
+        return Features(model.layer_norm(x[:, :rows]), (rows,))
 
     def idle(self) -> tuple[str, ...]:
         return ("model.embed_positions.",)

@@ -129,7 +129,8 @@ def of_rows(
         counts, anchors = tuple(len(rows[number]) for number, _ in media), torch.stack([at[0] for _, at in media])
         x, _ = model.stream(habits.modality).fusion(x, Placed(found, counts, at, anchors, Tree.of(lengths)))
     positions = torch.cat([torch.arange(n) for n in lengths])
-    limit = config_of(golden).get("tokenizer_model_max_length")
+    said = (golden.config, *(v for v in golden.config.values() if isinstance(v, dict)))
+    limit = next((c["tokenizer_model_max_length"] for c in said if c.get("tokenizer_model_max_length")), None)
     if limit:  # rows are cut when their media have taken their positions
         kept = positions < limit
         x, labels, positions = x[kept], labels[kept], positions[kept]
