@@ -215,6 +215,18 @@ class MediaBatch:
         )
 
 
+class Told(NamedTuple):
+    """A medium that is told along with an answer, and learned.
+
+    Attributes:
+        at: flat positions of the answer's tokens, whose hidden states it is told from.
+        codes: what is to be told.
+    """
+
+    at: Int[Tensor, " tokens"]
+    codes: Int[Tensor, " codes"]
+
+
 @dataclass(frozen=True)
 class Placed:
     """The media of one input as its fusion finds them in a packed batch; there may be none.
@@ -280,6 +292,7 @@ class Batch:
         predict_at, targets, weights: what is learned: at which position, which token, how much it counts. A
             position where branches part may have several targets.
         outputs: number of the system's output that each target belongs to; None where all are text.
+        told: modality -> media told along with answers.
         documents: number of documents.
         following: position id of what follows each document, in the order of the tree's leaves.
     """
@@ -292,17 +305,21 @@ class Batch:
     targets: Int[Tensor, " m"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     weights: Float[Tensor, " m"] = field(default_factory=lambda: torch.empty(0))
     outputs: Int[Tensor, " m"] | None = None
+    told: Mapping[str, tuple[Told, ...]] = field(default_factory=dict)
     documents: int = 1
     following: tuple[int, ...] = ()
 
-    def of(self, output: int) -> Self:
-        """The same batch with the targets of one output only."""
-        if self.outputs is None:
-            return self
-        own = {n: getattr(self, n)[self.outputs == output] for n in ("predict_at", "targets", "weights", "outputs")}
-        return replace(self, **own)
+    def of(self, output: int, modality: str) -> Self:
+        """The same batch with what one output learns, given by its number and modality."""
+        told = {m: media for m, media in self.told.items() if m == modality}
+        own: dict[str, Any] = {"told": told} if len(told) < len(self.told) else {}
+        if self.outputs is not None:
+            kept = self.outputs == output
+            own |= {n: getattr(self, n)[kept] for n in ("predict_at", "targets", "weights", "outputs")}
+        return replace(self, **own) if own else self
 
     def to(self, device: torch.device | str) -> Self:
         names = ("ids", "positions", "predict_at", "targets", "weights", *(("outputs",) * (self.outputs is not None)))
         moved = {n: getattr(self, n).to(device) for n in names}
-        return replace(self, media={m: b.to(device) for m, b in self.media.items()}, **moved)
+        told = {m: tuple(Told(t.at.to(device), t.codes.to(device)) for t in media) for m, media in self.told.items()}
+        return replace(self, media={m: b.to(device) for m, b in self.media.items()}, told=told, **moved)

@@ -5,7 +5,7 @@ Names no system and no modality.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -128,7 +128,9 @@ class Lmm(nn.Module):
             elif modality in system.encoders:
                 self.inputs[modality] = Reader(system.continuous(modality))
         self.codecs = nn.ModuleDict({modality: codec.build() for modality, codec in system.codecs.items()})
-        self.outputs = nn.ModuleDict({modality: decoder.build() for modality, decoder in system.outputs.items()})
+        self.outputs = nn.ModuleDict(
+            {m: decoder.build(dim=system.backbone.dim) for m, decoder in system.outputs.items()}
+        )
 
     def embed(self, batch: Batch) -> tuple[Float[Tensor, "n dim"], Fused | None]:
         """Embeddings of the packed sequence with every medium met, and what the backbone's layers must know of them."""
@@ -169,13 +171,17 @@ class Lmm(nn.Module):
         more = {name: given for name, given in (("fused", fused), ("notes", notes)) if given is not None}
         return self.backbone(embeds, batch.positions, batch.tree, cache, **more), fused
 
-    def forward(self, batch: Batch) -> dict[str, Loss]:
-        """Losses by output, and the backbone's own by name; `System.loss_weights` holds their factors."""
+    def forward(self, batch: Batch, outputs: Collection[str] = ()) -> dict[str, Loss]:
+        """Losses by output, and the backbone's own by name; `System.loss_weights` holds their factors.
+
+        Args:
+            outputs: those whose losses are wanted; () is all.
+        """
         notes: Notes | None = {} if self.system.backbone.losses else None
         hidden = self.hidden(batch, notes=notes)
         own = {} if notes is None else self.backbone.losses(notes)
-        outputs = enumerate(self.system.outputs)
-        said = {m: self.part(f"{m}.decoder").loss(self.backbone, hidden, batch.of(n)) for n, m in outputs}
+        wanted = [(n, m) for n, m in enumerate(self.system.outputs) if not outputs or m in outputs]
+        said = {m: self.part(f"{m}.decoder").loss(self.backbone, hidden, batch.of(n, m)) for n, m in wanted}
         return {**said, **own}
 
     def stream(self, modality: str) -> Any:

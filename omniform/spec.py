@@ -15,6 +15,7 @@ from omniform.frozen import FrozenMap
 from omniform.geometry import MediaSize, Plan, Positions
 from omniform.index import resolve, unknown
 from omniform.inputs import Coded, Continuous, Discrete, Input, Shared
+from omniform.outputs import ToldAlong
 from omniform.parts import (
     Backbone,
     Codec,
@@ -108,17 +109,28 @@ class System:
         return Coded(codec=codec, span=span)
 
     @property
-    def codecs(self) -> Mapping[str, Codec]:
-        """Modality -> codec, of what enters or leaves as codes."""
+    def tokenised(self) -> tuple[str, ...]:
+        """Modalities that enter or leave as tokens of a codec."""
         entering = [m for m, e in self.inputs.items() if isinstance(e, Discrete)]
         leaving = [m for m, o in self.outputs.items() if o.form == "discrete"]
-        return FrozenMap({m: self.coded(m).codec for m in dict.fromkeys((*entering, *leaving))})
+        return tuple(dict.fromkeys((*entering, *leaving)))
+
+    @property
+    def told_along(self) -> Mapping[str, ToldAlong]:
+        """Modality -> output, of media that are told along with the words of an answer."""
+        return FrozenMap({m: o for m, o in self.outputs.items() if isinstance(o, ToldAlong)})
+
+    @property
+    def codecs(self) -> Mapping[str, Codec]:
+        """Modality -> codec, of what enters or leaves as codes, in the vocabulary or along with words."""
+        along = {m: output.codec for m, output in self.told_along.items()}
+        return FrozenMap({**{m: self.coded(m).codec for m in self.tokenised}, **along})
 
     @property
     def added_tokens(self) -> tuple[str, ...]:
         """Special tokens and those of all codecs, in order: what the tokenizer must know."""
-        codecs = self.codecs.items()
-        spans = {f"{{{m}}}": tuple(self.coded(m).span.names(c.codebook * c.books)) for m, c in codecs}
+        coded = {m: (self.coded(m).span, self.codecs[m]) for m in self.tokenised}
+        spans = {f"{{{m}}}": tuple(span.names(c.codebook * c.books)) for m, (span, c) in coded.items()}
         placed = (name for token in self.special_tokens for name in spans.get(token, (token,)))
         return tuple(dict.fromkeys((*placed, *(name for names in spans.values() for name in names))))
 
@@ -281,6 +293,9 @@ def _check_stage(system: System, stage: Stage, known: set[str]) -> None:
     for learn in (*stage.learn, *((stage.lora,) if stage.lora else ())):
         if learn.part not in known:
             raise unknown(f"part to learn in stage {stage.name!r} of {system.slug}", learn.part, known)
+    for output in stage.outputs:
+        if output not in system.outputs:
+            raise unknown(f"output in stage {stage.name!r} of {system.slug}", output, system.outputs)
     for item in stage.learn:
         _check_tokens(system, stage, item)
     for modality in stage.views:

@@ -72,6 +72,7 @@ class Stage:
         steps: optimizer steps, where the length was published so; epochs are not read then.
         warmup: fraction of the steps over which the learning rate rises.
         max_positions: longest document kept, media included.
+        outputs: those whose losses count; () is all.
         views: modality -> views that replace the system's in this stage.
         experts: "joined" where a backbone's experts are still one MLP each, of which all are copies when it ends.
     """
@@ -89,6 +90,7 @@ class Stage:
     max_positions: int | Undisclosed = 2048
     lora: Lora | None = None
     prompt: Prompt | None = None
+    outputs: tuple[str, ...] = ()
     views: Mapping[str, Views] = FrozenMap()
     experts: Literal["apart", "joined"] = "apart"
     source: str = ""

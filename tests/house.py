@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("change",),
     ("part",),
     ("writing",),
-    ("parts", "prompt", "grammar"),
+    ("parts", "outputs", "prompt", "grammar"),
     ("routing",),
     ("stage", "release", "inputs"),
     ("spec",),
@@ -39,8 +39,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Units of the package from the ground up; a unit imports its own layer and those below; `__init__` is free."""
 
 TORCH_FREE_UNITS = (
-    "frozen", "index", "geometry", "change", "part", "writing", "parts", "prompt", "grammar", "routing", "stage",
-    "release", "inputs", "spec", "serial", "survey", "facts", "catalogue", "cost", "systems", *PART_FOLDERS,
+    "frozen", "index", "geometry", "change", "part", "writing", "parts", "outputs", "prompt", "grammar", "routing",
+    "stage", "release", "inputs", "spec", "serial", "survey", "facts", "catalogue", "cost", "systems", *PART_FOLDERS,
 )  # fmt: skip
 HEAVY = frozenset({"torch", "transformers", "torchvision", "peft", "accelerate", "safetensors", "numpy", "PIL"})
 

@@ -11,13 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniform import index
-from omniform.batch import Batch, Loss, Tree
+from omniform.backbones.llama import LLAMA_7B
+from omniform.batch import Batch, Loss, Told, Tree
+from omniform.codecs.units import MHUBERT_KM1000
 from omniform.decoders.codes import Codes
+from omniform.decoders.ctc_units import CtcUnits
 from omniform.decoders.text import Text
 from omniform.parts import OutputDecoder
+from omniform.views.whole import Whole
 
-EXAMPLES: tuple[OutputDecoder, ...] = (Text(), Codes())
+TOKENS: tuple[OutputDecoder, ...] = (Text(), Codes())
+"""Outputs that learn tokens of the sequence."""
 BACKBONE = index.system("llava-1.5").shrunk("tiny").backbone
+
+
+ALONG = CtcUnits(codec=MHUBERT_KM1000, views=Whole(), trunk=LLAMA_7B.but(layers=2)).shrunk("tiny").but(copies=3)
+EXAMPLES = (*TOKENS, ALONG)
 
 
 def case(weights: list[float]) -> tuple[Any, Tensor, Batch]:
@@ -26,6 +35,7 @@ def case(weights: list[float]) -> tuple[Any, Tensor, Batch]:
     batch = Batch(
         ids=torch.arange(7), positions=torch.arange(7), tree=Tree.of([7]), predict_at=torch.tensor([1, 4, 4]),
         targets=torch.tensor([5, 9, 11]), weights=torch.tensor(weights),
+        told={"audio": (Told(torch.tensor([1]), torch.tensor([5, 2])), Told(torch.tensor([4]), torch.tensor([1, 0])))},
     )  # fmt: skip
     return BACKBONE.build(), torch.randn(7, BACKBONE.dim, requires_grad=True), batch
 
@@ -34,10 +44,11 @@ def test_every_decoder_has_an_example() -> None:
     assert {type(e).__name__ for e in EXAMPLES} == set(index.declarations("decoders"))
 
 
-@pytest.mark.parametrize("spec", EXAMPLES, ids=repr)
+@pytest.mark.parametrize("spec", EXAMPLES, ids=lambda spec: type(spec).__name__)
 def test_contract(spec: OutputDecoder) -> None:
     backbone, hidden, batch = case([1.0, 1.0, 2.0])
-    decoder = spec.build()
+    decoder = spec.build(dim=BACKBONE.dim)
+    assert sum(p.numel() for p in decoder.parameters()) == spec.num_params(BACKBONE.dim)
     assert spec.form in ("text", "continuous", "discrete")
     loss = decoder.loss(backbone, hidden, batch)
     assert isinstance(loss, Loss)
@@ -49,10 +60,10 @@ def test_contract(spec: OutputDecoder) -> None:
     assert moved.tolist() == [False, True, False, False, True, False, False]
 
 
-@pytest.mark.parametrize("spec", EXAMPLES, ids=repr)
+@pytest.mark.parametrize("spec", TOKENS, ids=repr)
 def test_losses_add_up(spec: OutputDecoder) -> None:
     backbone, hidden, batch = case([1.0, 1.0, 2.0])
-    decoder = spec.build()
+    decoder = spec.build(dim=BACKBONE.dim)
     whole = decoder.loss(backbone, hidden, batch)
     parts = [
         decoder.loss(
@@ -67,7 +78,7 @@ def test_losses_add_up(spec: OutputDecoder) -> None:
 
 def test_text_is_weighted_cross_entropy() -> None:
     backbone, hidden, batch = case([0.5, 1.0, 2.0])
-    loss = Text().build().loss(backbone, hidden, batch)
+    loss = Text().build(dim=BACKBONE.dim).loss(backbone, hidden, batch)
     logits = backbone.logits(hidden)[batch.predict_at]
     expected = (F.cross_entropy(logits, batch.targets, reduction="none") * batch.weights).sum()
     assert torch.allclose(loss.total, expected, rtol=1e-6)
@@ -79,7 +90,7 @@ def test_a_batch_that_teaches_nothing_costs_nothing() -> None:
     nothing = torch.empty(0, dtype=torch.long)
     loss = (
         Text()
-        .build()
+        .build(dim=BACKBONE.dim)
         .loss(backbone, hidden, replace(batch, predict_at=nothing, targets=nothing, weights=torch.empty(0)))
     )
     assert (loss.total.item(), loss.weight.item()) == (0.0, 0.0)

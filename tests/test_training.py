@@ -33,7 +33,7 @@ from omniform.training.setup import Setup, grow_vocab, set_up
 from omniform.training.stages import StageRun
 from omniform.training.step import TrainingError, accumulate
 from omniform.training.trainer import Trainer, stage_loader
-from omniform.verify.small import modality_of
+from omniform.verify.small import data_of, modality_of
 
 CPU = torch.device("cpu")
 SLUGS = index.names("systems")
@@ -67,7 +67,7 @@ def tiny(slug: str = "llava-1.5", *overrides: str) -> Recipe:
         stages[stage.name] = own
     data = {
         "system": slug, "size": "tiny", "tokenizer": {"train": 300}, "stages": stages,
-        "data": {"train": dict(DATA[modality_of(system)])},
+        "data": {"train": {**data_of(system), **DATA[modality_of(system)]}},
     }  # fmt: skip
     return resolve_recipe(data, overrides)
 
@@ -76,7 +76,7 @@ def gradients(setup: Setup, stage: StageRun, numbers: list[int], **loader: Any) 
     learning = start_learning(setup.model, stage)
     step = replace(stage_loader(setup, stage), **loader).step(numbers)
     setup.model.zero_grad(set_to_none=True)
-    accumulate(setup.model, step, "float32", CPU)
+    accumulate(setup.model, step, "float32", CPU, stage.outputs)
     return {name: p.grad.clone() for name, p in learning.parameters.items() if p.grad is not None}
 
 
@@ -125,7 +125,7 @@ def run_stage(setup: Setup, stage: StageRun, steps: int = 3) -> list[float]:
     optimizer = make_optimizer(learning, stage.weight_decay)
     losses = []
     for step in stage_loader(setup, stage).steps(0, steps):
-        losses.append(float(accumulate(setup.model, step, "float32", CPU)))
+        losses.append(float(accumulate(setup.model, step, "float32", CPU, stage.outputs)))
         torch.nn.utils.clip_grad_norm_(learning.parameters.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -138,7 +138,8 @@ def test_the_loss_falls(slug: str):
     recipe = tiny(slug)
     paths = [path for path in recipe.system.parts() if not path.endswith((".decoder", ".codec"))]
     learn = tuple(Learn(part=p, lr=1e-2) for p in paths)
-    stage = replace(recipe.stages[-1], learn=learn, lora=None)
+    words = ("text",) if recipe.system.told_along else ()  # what is told along is no choice among the vocabulary
+    stage = replace(recipe.stages[-1], learn=learn, lora=None, outputs=words)
     setup = set_up(replace(recipe, stages=(stage,)))
     setup = replace(setup, datasets={"train": Documents([setup.datasets["train"][n] for n in (0, 1, 10, 11)])})
     losses = run_stage(setup, stage, 25)

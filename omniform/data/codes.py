@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from omniform.data.loader import read_views
+from omniform.data.loader import views_for
 from omniform.data.processor import Ids, MediaItem
 from omniform.model import Lmm
 
@@ -42,7 +42,7 @@ class Coder:
     @torch.inference_mode()
     def _encode(self, item: MediaItem) -> Ids:
         codec: Any = self.model.codecs[item.modality]
-        views = read_views(item, self.model.system).to(next(codec.parameters()).device)
+        views = views_for(codec.spec, item).to(next(codec.parameters()).device)
         codes = codec.encode(codec.normalise(views)).flatten()
         if not codec.spec.counted:
             codes, _ = codec.merged(codes)

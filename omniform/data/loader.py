@@ -75,6 +75,7 @@ class Step:
 
     Attributes:
         weight: learned tokens, by their weights.
+        told: modality -> codes of media told along with answers.
         skipped_media, truncated, problem: what `Counts` gained from this step's documents.
     """
 
@@ -85,6 +86,11 @@ class Step:
     skipped_media: int = 0
     truncated: int = 0
     problem: str = ""
+    told: Mapping[str, int] = field(default_factory=dict)
+
+    def share(self, output: str, form: str) -> float:
+        """What the losses of an output are divided by: codes told along, or the tokens that all outputs learn."""
+        return max(self.told.get(output, 0), 1) if form == "continuous" else self.weight
 
 
 @dataclass
@@ -154,7 +160,10 @@ class Loader:
         weight = float(sum(b.weights.sum() for b in micro))
         problem = self.counts.last_problem if skipped else ""
         length = sum(b.tree.length for b in micro)
-        return Step(micro, len(samples), length, weight, skipped, truncated, problem)
+        told: dict[str, int] = {}
+        for modality, media in (pair for batch in micro for pair in batch.told.items()):
+            told[modality] = told.get(modality, 0) + sum(len(medium.codes) for medium in media)
+        return Step(micro, len(samples), length, weight, skipped, truncated, problem, told)
 
     def _sample(self, number: int) -> Sample | None:
         document = self.dataset[number]
@@ -192,12 +201,16 @@ class Loader:
 
 
 def read_views(item: MediaItem, system: System) -> Tensor:
-    """Views of one medium, as `batch.MediaBatch` holds them and codecs read them."""
+    """Views of one medium that the system reads, as `batch.MediaBatch` holds them."""
     entry = system.read(item.modality)
-    encoder: Any = entry.codec if isinstance(entry, Discrete) else entry.encoder
-    if isinstance(encoder, AudioEncoder | AudioCodec):
+    return views_for(entry.codec if isinstance(entry, Discrete) else entry.encoder, item)
+
+
+def views_for(reader: Any, item: MediaItem) -> Tensor:
+    """Views of one medium for a declared encoder or codec."""
+    if isinstance(reader, AudioEncoder | AudioCodec):
         return waveforms_of(*samples_of(item.media), item.plan)
-    return views_of(frames_of(item.media), item.plan, encoder.resample)
+    return views_of(frames_of(item.media), item.plan, reader.resample)
 
 
 def prefetched(make: Callable[[], Iterator[Step]], ahead: int = 3) -> Generator[Step, None, None]:

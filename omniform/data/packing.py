@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omniform.batch import Batch, MediaBatch, Node, Tree
+from omniform.batch import Batch, MediaBatch, Node, Told, Tree
 from omniform.data.processor import Ids, MediaItem, Sample
 
 Load = Callable[[MediaItem], Tensor]
@@ -30,6 +30,7 @@ class _Draft:
     weights: list[np.ndarray] = field(default_factory=list)
     following: list[int] = field(default_factory=list)
     outputs: list[Ids] = field(default_factory=list)
+    told: dict[str, list[Told]] = field(default_factory=dict)
     length: int = 0
 
     def node(self, ids: Ids, positions: Ids, parent: int = -1) -> int:
@@ -39,6 +40,12 @@ class _Draft:
         self.nodes.append(Node(self.length, self.length + len(ids), parent))
         self.length += len(ids)
         return len(self.nodes) - 1
+
+    def tell(self, sample: Sample, trunk: int, start: int, branch: int) -> None:
+        """Media told along with a sample, whose first `trunk` positions begin at `start`, its others at `branch`."""
+        for item in sample.told:
+            at = np.where(item.at < trunk, start + item.at, branch + item.at - trunk)
+            self.told.setdefault(item.modality, []).append(Told(torch.from_numpy(at), torch.from_numpy(item.codes)))
 
     def learn(self, at: Ids, targets: Ids, weights: np.ndarray, outputs: Ids) -> None:
         self.outputs.append(outputs)
@@ -75,6 +82,7 @@ def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
         targets=torch.from_numpy(np.concatenate(draft.targets)),
         weights=torch.from_numpy(np.concatenate(draft.weights).astype(np.float32)),
         outputs=None if all(s.outputs is None for s in samples) else torch.from_numpy(np.concatenate(draft.outputs)),
+        told={m: tuple(media) for m, media in draft.told.items()},
         documents=len(samples),
         following=tuple(draft.following),
     )
@@ -121,8 +129,11 @@ def _add_family(draft: _Draft, samples: list[Sample]) -> None:
     counts = np.sum([s.learn[:trunk] for s in samples], axis=0)
     learned = np.flatnonzero(counts[1:]) + 1
     draft.learn(start + learned - 1, first.ids[learned], counts[learned], _outputs(first, learned))
+    if len(samples) == 1:
+        draft.tell(first, len(first), start, start)
     for sample in samples if len(samples) > 1 else ():
         branch = draft.length
+        draft.tell(sample, trunk, start, branch)
         draft.node(sample.ids[trunk:], sample.positions[..., trunk:], root)
         learned = np.flatnonzero(sample.learn[trunk:])
         at = np.where(learned == 0, start + trunk - 1, branch + learned - 1)

@@ -19,6 +19,7 @@ from omniform.data.document import Document, Media
 from omniform.data.media import size_of
 from omniform.data.positions import Ids, position_ids
 from omniform.data.tokenizer import Offsets, Tokenizer
+from omniform.data.told import Along, ToldItem, told_from, without_told
 from omniform.geometry import Plan, SpecError, Words
 from omniform.grammar import SpanIds
 from omniform.parts import Sight, Views
@@ -73,6 +74,7 @@ class Sample:
         outputs: number of the system's output that each id belongs to, where some are no text.
         truncated: ids cut off at the end.
         prompt: leading positions that an encoder reads; 0 where prompt and answer are one sequence.
+        told: media in order, of those that are told along with answers and learned.
     """
 
     ids: Ids
@@ -85,6 +87,7 @@ class Sample:
     coded: tuple[MediaItem, ...] = ()
     outputs: npt.NDArray[np.int64] | None = None
     prompt: int = 0
+    told: tuple[ToldItem, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -129,6 +132,7 @@ class Sample:
     def span(self, start: int, stop: int) -> Self:
         """The part from `start` to `stop`, between which its media lie whole; position ids stay what they are."""
         inside = (item for item in self.media if start <= item.first < stop)
+        told = (item.within(start, stop) for item in self.told)
         after = self.next_position if stop >= len(self) else int(self.positions[..., stop].max())
         return replace(
             self,
@@ -139,6 +143,7 @@ class Sample:
             media=tuple(item.moved(-start) for item in inside),
             coded=tuple(item.moved(-start) for item in self.coded if start <= item.first < stop),
             outputs=None if self.outputs is None else self.outputs[start:stop],
+            told=tuple(item for item in told if len(item.at)),
         )
 
 
@@ -177,7 +182,7 @@ class Processor:
         Raises:
             LookupError: the vocabulary lacks one of them.
         """
-        return {modality: span_ids(self.system, modality, self.tokenizer) for modality in self.system.codecs}
+        return {modality: span_ids(self.system, modality, self.tokenizer) for modality in self.system.tokenised}
 
     def sample(
         self,
@@ -204,16 +209,18 @@ class Processor:
         if prompt.bos and self.tokenizer.bos_id is not None:
             draft.add([self.tokenizer.bos_id], [False])
         start = self.system.backbone.start_id
+        turns, along = without_told(document, self.system.told_along)
         if start is None:
-            add(prompt.render(document.turns(), answer_next=answer_next))
+            add(prompt.render(turns, answer_next=answer_next))
         else:
-            asked, answer = prompt.render_apart(document.turns())
+            asked, answer = prompt.render_apart(turns)
             add(asked)
             read = len(draft.ids)
             draft.add([start], [False])
             add(answer)
         ids = np.asarray(draft.ids, dtype=np.int64)
         learn = np.asarray(draft.learn, dtype=np.bool_)
+        told = () if answer_next else self._told(along, learn)
         if prompt.always_learned:
             learn[read:] |= np.isin(ids[read:], [self.tokenizer.id_of(t) for t in prompt.always_learned])
             for item in draft.media:
@@ -222,7 +229,11 @@ class Processor:
         positions, after = position_ids(self.system.positions, len(ids), rows)
         sample = Sample(ids, learn, positions, after, tuple(draft.media), document.id, prompt=read)
         coded = tuple(draft.coded)
-        return replace(sample, coded=coded, outputs=self._outputs(ids, coded))
+        return replace(sample, coded=coded, outputs=self._outputs(ids, coded), told=told)
+
+    def _told(self, along: Along, learn: npt.NDArray[np.bool_]) -> tuple[ToldItem, ...]:
+        """Media told along with answers, each of which is one run of learned ids."""
+        return tuple(ToldItem(item.modality, at, self._codes(item)) for item, at in told_from(along, learn))
 
     def _add(
         self,
@@ -254,14 +265,23 @@ class Processor:
 
     def _add_codes(self, draft: _Draft, item: MediaItem, learn: bool) -> None:
         """A medium as begin, codes, end."""
-        if self.encode_media is None:
-            raise SpecError(
-                f"{self.system.slug} reads {item.modality} as codes; give Processor(..., encode=Coder(model))"
-            )
         span, start = self.spans[item.modality], len(draft.ids)
-        ids = [span.begin, *span.ids_of(self.encode_media(item).tolist()), span.end]
+        ids = [span.begin, *span.ids_of(self._coded(item).tolist()), span.end]
         draft.add(ids, [learn] * len(ids))
         draft.coded.append(replace(item, at=np.arange(start, start + len(ids))))
+
+    def _coded(self, item: MediaItem) -> Ids:
+        """Codes of a medium."""
+        if self.encode_media is None:
+            raise SpecError(
+                f"{self.system.slug} has codes of {item.modality}; give Processor(..., encode=Coder(model))"
+            )
+        return self.encode_media(item)
+
+    def _codes(self, item: Media) -> Ids:
+        """Codes of a medium that is told."""
+        plan = self.system.told_along[item.modality].plan(size_of(item))
+        return self._coded(MediaItem(item.modality, item, plan, np.arange(0)))
 
     def _add_media(self, draft: _Draft, media: tuple[Media, ...], piece: Piece, own: Mapping[str, Views]) -> None:
         item = media[piece.media or 0]

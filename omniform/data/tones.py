@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,11 +23,13 @@ class Tones:
 
     Attributes:
         limit: sounds; each kind comes up in turn.
+        echoed: whether the words of an answer are followed by the sound itself, said again.
         seed: of their lengths (half a second to one and a half) and loudness.
     """
 
     limit: int = 60
     seed: int = 0
+    echoed: bool = False
     _documents: list[Document] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -38,8 +40,9 @@ class Tones:
         for number in range(self.limit):
             move, pitch = MOVES[number % 3], PITCHES[number // 3 % 2]
             media = Media("audio", (tone(move, pitch, *random.uniform((0.5, 0.1), (1.5, 0.6))), RATE))
+            said = (replace(media, role="assistant"),) if self.echoed else ()
             for question, answer in (("how does it move?", move), ("is it low or high?", pitch)):
-                segments = (media, Text(question), Text(answer, "assistant"))
+                segments = (media, Text(question), Text(answer, "assistant"), *said)
                 documents.append(Document(segments, f"tones/{number}/{answer}"))
         object.__setattr__(self, "_documents", documents)
 

@@ -18,7 +18,7 @@ from omniform.grammar import SpanIds
 class CodesModule(nn.Module):
     """No weights of its own: codes are embedded and predicted by the backbone."""
 
-    def __init__(self, spec: Codes) -> None:
+    def __init__(self, spec: Codes, dim: int) -> None:
         super().__init__()
 
     def target(self, codes: Int[Tensor, " codes"], span: SpanIds) -> Int[Tensor, " tokens"]:

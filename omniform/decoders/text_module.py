@@ -16,7 +16,7 @@ from omniform.decoders.text import Text
 class TextModule(nn.Module):
     """Logits are computed at learned positions only."""
 
-    def __init__(self, spec: Text) -> None:
+    def __init__(self, spec: Text, dim: int) -> None:
         super().__init__()
 
     def loss(self, backbone: Any, hidden: Float[Tensor, "n dim"], batch: Batch) -> Loss:

@@ -56,7 +56,7 @@ class Chat:
         """
         asked = replace(self.document, segments=(*self.document.segments, *segments))
         sample = self.engine.sample(asked)
-        row = self.engine.row(sample, self.config, self.engine.ending(self.config))
+        row = self.engine.row(sample, self.config, self.engine.ending(self.config), pieces=True)
         read = self._read(sample)
         try:
             yield from self.engine.watch(row, read, self.config)

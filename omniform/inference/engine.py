@@ -25,7 +25,8 @@ from omniform.inference.batches import batches
 from omniform.inference.media import MediaWriter
 from omniform.inference.memory import Going, Read, memory_of
 from omniform.inference.rows import Answer, Ending, Row
-from omniform.inference.sampling import Choosing, GenerationConfig, choose
+from omniform.inference.sampling import Choosing, GenerationConfig, SamplingError, choose
+from omniform.inference.voice import Voice
 from omniform.inference.writer import TextWriter
 from omniform.model import Lmm
 from omniform.prompt import TEXT
@@ -93,7 +94,7 @@ class Engine:
         Raises: as `generate`, before the first segment.
         """
         sample = self.sample(document)
-        row = self.row(sample, config, self.ending(config))
+        row = self.row(sample, config, self.ending(config), pieces=True)
         yield from self.watch(row, self.prefill([sample]), config)
         return row.answer()
 
@@ -121,26 +122,45 @@ class Engine:
     def ending(self, config: GenerationConfig) -> Ending:
         return Ending.of(self.processor.tokenizer, self.processor.system.prompt, config)
 
-    def row(self, sample: Sample, config: GenerationConfig, ending: Ending) -> Row:
-        """An answer that has not begun."""
+    def row(self, sample: Sample, config: GenerationConfig, ending: Ending, *, pieces: bool = False) -> Row:
+        """An answer that has not begun.
+
+        Args:
+            pieces: whether someone waits for media before the answer is complete.
+        """
         opening = self.processor.system.prompt.answer.split(TEXT)[0]
         writer = TextWriter(self.processor.tokenizer, ending.strings, opening)
         room = self.model.system.backbone.context - len(sample) + 1  # the last token is never read
         row = Row(sample, config.random(sample.id), writer, ending, min(config.max_new_tokens, room))
-        if self.processor.system.codecs:
+        if self.model.system.tokenised:
             media = self._media(ending.ids)
             row.walk, row.render = media.walk(config, row.limit), media.render
         elif config.modalities or config.first or config.media:
-            self._check_text_only(config)
+            self._check_words(config)
+        row.voices = self._voices(config, pieces)
         return row
+
+    def _voices(self, config: GenerationConfig, pieces: bool) -> tuple[Voice, ...]:
+        """What tells the media that are wanted along with the words."""
+        model = self.model
+        wanted = [m for m in model.system.told_along if not config.modalities or m in config.modalities]
+        return tuple(Voice(m, model.part(f"{m}.decoder"), model.codecs[m], pieces=pieces) for m in wanted)
 
     def _media_now(self, ends: frozenset[int]) -> MediaWriter:
         return MediaWriter(self.model, self.processor, ends)
 
-    def _check_text_only(self, config: GenerationConfig) -> None:
+    def _check_words(self, config: GenerationConfig) -> None:
+        """An answer begins with words, and what is told along with them cannot do without."""
+        along, slug = self.model.system.told_along, self.model.system.slug
         for modality in (*config.modalities, config.first or TEXT_MODALITY, *config.media):
-            if modality != TEXT_MODALITY:
-                raise unknown(f"output of {self.model.system.slug}", modality, [TEXT_MODALITY])
+            if modality not in (TEXT_MODALITY, *along):
+                raise unknown(f"output of {slug}", modality, [TEXT_MODALITY, *along])
+        alone = config.modalities and TEXT_MODALITY not in config.modalities
+        if alone or set(config.media) & set(along) or config.first in along:
+            raise SamplingError(
+                f"{', '.join(along)} of {slug} is told along with the words of an answer, as these are chosen; ask for "
+                "text too, and give it neither a choice of its own (media) nor the first place (first)"
+            )
 
     def load(self, item: MediaItem) -> Tensor:
         return read_views(item, self.model.system)
@@ -189,8 +209,9 @@ class Engine:
             if row.guide is not None:
                 logits[i] = row.guide.mix(logits[i])
         tokens, log_probs = self._choose(rows, logits, config)
-        for row, token, log_prob in zip(rows, tokens.tolist(), log_probs.tolist(), strict=True):
+        for row, token, log_prob, state in zip(rows, tokens.tolist(), log_probs.tolist(), hidden, strict=True):
             row.take(token, log_prob)
+            row.hear(state)
             if row.walk is not None:
                 self._guide(row, row.walk, config)
         return tokens

@@ -9,13 +9,15 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from omniform.data.document import Segment, Text
+from omniform.data.document import Media, Segment, Text
 from omniform.data.processor import Ids, Sample
 from omniform.data.tokenizer import Tokenizer
 from omniform.grammar import Walk
 from omniform.inference.guidance import Guide
 from omniform.inference.sampling import GenerationConfig
+from omniform.inference.voice import Voice
 from omniform.inference.writer import TextWriter
 from omniform.prompt import Prompt
 
@@ -28,7 +30,7 @@ class Answer:
     """What the model said to one document.
 
     Attributes:
-        segments: in order; text that follows text is one segment.
+        segments: in order; text that follows text is one segment, and media told along with it come whole at the end.
         tokens: ids generated, the one that ended the answer included.
         log_probs: log-probability of each under the model, before temperature and the like.
     """
@@ -76,6 +78,7 @@ class Row:
         walk: where it stands among the spans of media, for systems that have such.
         render: (modality, codes) -> medium.
         guide: guidance of the medium that is being written.
+        voices: what tells media along with the words.
     """
 
     sample: Sample
@@ -90,6 +93,8 @@ class Row:
     walk: Walk | None = None
     render: Callable[[str, Sequence[int]], Segment] | None = None
     guide: Guide | None = None
+    voices: tuple[Voice, ...] = ()
+    _told: list[Media] = field(default_factory=list)
     _unread: list[int] = field(default_factory=list)
 
     @property
@@ -112,6 +117,16 @@ class Row:
         if self.finish:
             self.read()
             self._add(self.writer.close())
+
+    def hear(self, hidden: Tensor) -> None:
+        """The hidden state that the last token followed from."""
+        for voice in self.voices:
+            piece = voice.hear(hidden, last=self.finish is not None)
+            if piece is not None:
+                self.read()
+                self.segments.append(piece)
+            if self.finish and (whole := voice.whole()) is not None:
+                self._told.append(whole)
 
     def _took_code(self, token: int) -> bool:
         """Whether the token belongs to a medium; a medium that it completes is a segment."""
@@ -145,7 +160,10 @@ class Row:
 
     def answer(self) -> Answer:
         """The answer so far; of a row that was given up it ends for its length."""
-        return Answer(tuple(_joined(self.segments)), tuple(self.tokens), tuple(self.log_probs), self.finish or "length")
+        along = [voice.modality for voice in self.voices]
+        said = [s for s in self.segments if isinstance(s, Text) or s.modality not in along]
+        segments = (*_joined(said), *self._told)
+        return Answer(segments, tuple(self.tokens), tuple(self.log_probs), self.finish or "length")
 
     def words(self) -> Ids:
         """Ids of the prompt's text and of the answer; media rows have no ids."""

@@ -42,6 +42,7 @@ class StageRun:
     prompt: Prompt | None
     views: Mapping[str, Views]
     experts: Literal["apart", "joined"] = "apart"
+    outputs: tuple[str, ...] = ()
 
     def plain(self, system: System) -> dict[str, Any]:
         """Plain data in the recipe's schema; parts of the system's own stage that do not learn here are null."""
@@ -85,7 +86,7 @@ def resolve_stage(system: System, stage: Stage, given: Any) -> StageRun:
     }
     values |= {k: read.get(k, float, getattr(stage, k)) for k in ("warmup", "weight_decay", "clip_norm")}
     _check(system, stage, values, where)
-    own: dict[str, Any] = {"prompt": stage.prompt, "views": stage.views, "experts": stage.experts}
+    own: dict[str, Any] = {n: getattr(stage, n) for n in ("prompt", "views", "experts", "outputs")}
     return StageRun(name=stage.name, data=read.get("data", str, ""), **own, **values)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,18 +17,22 @@ class TrainingError(RuntimeError):
     """A run that cannot go on; the message names stage, step and documents."""
 
 
-def accumulate(model: Lmm, step: Step, precision: str, device: torch.device) -> Tensor:
+def accumulate(model: Lmm, step: Step, precision: str, device: torch.device, outputs: Collection[str] = ()) -> Tensor:
     """Add the gradient of a step's mean loss to the parameters; gives that loss.
 
-    Every packed batch counts by its share of the step's learned tokens, or of its documents where the loss is one of
-    the backbone's own, so the gradient is that of the undivided step.
+    Every packed batch counts by its share of the step's learned tokens, of the codes told along with them, or of its
+    documents where the loss is one of the backbone's own, so the gradient is that of the undivided step.
+
+    Args:
+        outputs: those whose losses count; () is all.
     """
-    factors = model.system.loss_weights
-    shares = {name: step.weight if name in model.system.outputs else step.documents for name in factors}
+    said = model.system.outputs
+    factors = {n: f for n, f in model.system.loss_weights.items() if n not in said or not outputs or n in outputs}
+    shares = {n: step.share(n, said[n].form) if n in said else step.documents for n in factors}
     mean = torch.zeros((), device=device)
     for batch in step.micro:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            losses = model(batch.to(device))
+            losses = model(batch.to(device), outputs)
         loss = torch.stack([factors[m] * loss.total / shares[m] for m, loss in losses.items()]).sum()
         loss.backward()
         mean += loss.detach()

@@ -131,7 +131,7 @@ class _StageLoop:
         state = self.state
         if step.weight > 0:
             seed_step(self.recipe.seed, state.stage, state.step)
-            loss = accumulate(self.model, step, self.recipe.precision, self.trainer.device)
+            loss = accumulate(self.model, step, self.recipe.precision, self.trainer.device, self.stage.outputs)
             norm = torch.nn.utils.clip_grad_norm_(
                 self.parameters.values(), self.stage.clip_norm or math.inf, foreach=True
             )

@@ -14,7 +14,7 @@ from omniform.inference.sampling import GenerationConfig
 from omniform.spec import System
 from omniform.training.setup import set_up
 from omniform.verify.check import Context, Failed
-from omniform.verify.small import DATA, modality_of, small_recipe
+from omniform.verify.small import data_of, small_recipe
 
 QUESTIONS, TOKENS = 6, 12
 GREEDY = GenerationConfig(max_new_tokens=TOKENS, min_new_tokens=TOKENS)
@@ -51,7 +51,7 @@ def check(system: System, context: Context) -> str:
 
 def _questions(system: System) -> list[Document]:
     """Questions about several media, some about the same one."""
-    dataset = open_dataset(DATA[modality_of(system)])
+    dataset = open_dataset(data_of(system))
     stride = max(1, len(dataset) // QUESTIONS * 2)
     numbers = [n for first in range(0, len(dataset), stride) for n in (first, first + 1)][:QUESTIONS]
     return [dataset[n] for n in numbers]

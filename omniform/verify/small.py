@@ -35,12 +35,18 @@ def modality_of(system: System) -> str:
     return found
 
 
+def data_of(system: System) -> dict[str, Any]:
+    """What a system is tried on; one that tells sound along with words learns from such answers."""
+    modality = modality_of(system)
+    return {**DATA[modality], **({"echoed": True} if modality in system.told_along else {})}
+
+
 def small_recipe(system: System, stages: tuple[Stage, ...], folder: Path) -> Recipe:
     """A recipe of some of a system's stages, with their own prompts, views and parts that learn."""
     return resolve_recipe(
         {
             "name": "verify", "system": system.slug, "size": "tiny", "tokenizer": {"train": 512},
-            "data": {"few": dict(DATA[modality_of(system)])},
+            "data": {"few": data_of(system)},
             "stages": {stage.name: _stage(stage) for stage in stages}, "log_every": 1,
             "checkpoint": {"seconds": None}, "out": str(folder),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,7 +35,7 @@ def check(system: System, context: Context) -> str:
 def _run(system: System, stage: Stage, folder: Path) -> str:
     setup = set_up(small_recipe(system, (stage,), folder))
     step = stage_loader(setup, setup.recipe.stages[0]).step(range(DOCUMENTS))
-    first = loss_of(setup.model, step)
+    first = loss_of(setup.model, step, stage.outputs)
     before = {name: p.detach().clone() for name, p in setup.model.named_parameters()}
     Trainer(setup, folder, Quiet(), torch.device("cpu")).run(None)
     learning = taught(setup.model, setup.recipe.stages[0], (modality_of(system),))
@@ -42,18 +43,19 @@ def _run(system: System, stage: Stage, folder: Path) -> str:
     if moved != learning:
         wrong, idle = _few(moved - learning), _few(learning - moved)
         raise Failed(f"stage {stage.name}: {wrong} moved but are not to learn; {idle} are to learn but did not move")
-    last = loss_of(setup.model, step)
+    last = loss_of(setup.model, step, stage.outputs)
     if not last < first:
         raise Failed(f"stage {stage.name}: the loss went from {first:.3f} to {last:.3f} in {STEPS} steps")
     return f"{len(moved)} of {len(before)} tensors moved, loss {first:.3f} to {last:.3f}"
 
 
 @torch.no_grad()
-def loss_of(model: Lmm, step: Step) -> float:
-    """Mean loss of all outputs over some documents; the same ones before and after, as few steps may change little."""
+def loss_of(model: Lmm, step: Step, outputs: Sequence[str] = ()) -> float:
+    """Mean loss of outputs (all, without names) over some documents; the same ones before and after, as few steps may
+    change little."""
     model.eval()
-    found = [model(batch) for batch in step.micro]
-    return float(sum(losses[output].total for losses in found for output in model.outputs)) / step.weight
+    found = [model(batch, outputs) for batch in step.micro]
+    return float(sum(losses[name].total for losses in found for name in outputs or model.outputs)) / step.weight
 
 
 def _few(names: set[str]) -> str:
