@@ -6,7 +6,7 @@ code bases do, and the learned part is found again by character offsets (`data.p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal, TypeAlias
@@ -144,10 +144,12 @@ class Prompt:
         learn_header: whether the header is learned too.
         learn_user: whether user turns are learned as a whole, words and codes.
         media: modality -> template of one medium, with `{media}`.
+        answered: the same for media of an answer, where they differ.
         always_learned: tokens that are predicted wherever they stand, also in user turns.
         bos: whether the tokenizer's begin-of-sequence token comes first.
         piecewise: whether each literal of a template and what stands between literals is tokenized on its own;
             otherwise all text between two media is tokenized as one string.
+        learned_apart: whether what is learned and what is not are tokenized on their own, such as answers.
         stop: strings that end an answer.
         places: how boxes and points are written, where the system speaks of them.
         chain: the parts that answers come in, where they do.
@@ -167,19 +169,22 @@ class Prompt:
     learn_header: bool = False
     learn_user: bool = False
     media: Mapping[str, str] = FrozenMap()
+    answered: Mapping[str, str] = FrozenMap()
     always_learned: tuple[str, ...] = ()
     bos: bool = True
     piecewise: bool = False
+    learned_apart: bool = False
     stop: tuple[str, ...] = ()
     places: Places | None = None
     chain: Chain | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "media", FrozenMap(self.media))
+        object.__setattr__(self, "answered", FrozenMap(self.answered))
         for template in (self.answer, self.last_answer or self.answer):
             if TEXT not in template:
                 raise SpecError(f"prompt answer template {template!r} has no {TEXT}: the model would learn no answer")
-        for modality, template in self.media.items():
+        for modality, template in (*self.media.items(), *self.answered.items()):
             if template.count(MEDIA) != 1:
                 raise SpecError(f"prompt template of {modality} must hold {MEDIA} exactly once, got {template!r}")
 
@@ -228,11 +233,20 @@ class Prompt:
         answer = self._answer(turns[-1], self.last_answer or self.answer) if answered else ()
         return prompt, [p for p in answer if p.media is not None or p.text]
 
+    def together(self, pieces: Iterable[Piece]) -> list[tuple[Piece, ...]]:
+        """Neighbouring texts in runs that are tokenized as one string each."""
+        if self.piecewise:
+            return [(piece,) for piece in pieces]
+        if self.learned_apart:
+            return [tuple(run) for _, run in groupby(pieces, key=lambda p: p.learn)]
+        return [tuple(pieces)]
+
     def literals(self) -> list[str]:
         """The texts of all templates, without their placeholders."""
         templates = (
             self.system, self.system_turn, self.user, self.first_user, self.header, self.answer, self.last_answer,
             self.tail, self.asked, self.join.lead, self.join.between, *(self.join.around or ()), *self.media.values(),
+            *self.answered.values(),
             *self.always_learned, *self.stop,
         )  # fmt: skip
         parts = (part for template in templates for part in _split(template))
@@ -274,11 +288,12 @@ class Prompt:
         before, after = answer.split(TEXT)
         yield Piece(before, learn=turn.learn)
         for content in turn.content:
-            yield from (Piece(p.text, p.media, learn=turn.learn) for p in self._one(content))
+            yield from (Piece(p.text, p.media, learn=turn.learn) for p in self._one(content, self.answered))
         yield Piece(after, learn=turn.learn)
         yield Piece(self.tail)
 
-    def _one(self, content: str | Medium) -> Iterator[Piece]:
+    def _one(self, content: str | Medium, own: Mapping[str, str] = FrozenMap()) -> Iterator[Piece]:
+        """Pieces of words or a medium; `own` templates go before those of all media."""
         if isinstance(content, str):
             yield Piece(content)
             return
@@ -288,7 +303,7 @@ class Prompt:
                 f"the prompt has no template for {modality} (it has {', '.join(self.media) or 'none'}); "
                 f"drop the {modality} or use a system that reads it"
             )
-        before, after = self.media[modality].split(MEDIA)
+        before, after = own.get(modality, self.media[modality]).split(MEDIA)
         yield from (Piece(before), Piece(media=number), Piece(after))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from omniform.geometry import SpecError
-from omniform.prompt import Chain, Join, Prompt, Turn
+from omniform.prompt import Chain, Join, Piece, Prompt, Turn
 
 BASE = Prompt(
     system="S", system_turn="<{system}>", user="U{media}{text}.", header="A:", answer=" {text}!",
@@ -106,6 +106,25 @@ def test_literals_are_all_the_texts_of_templates() -> None:
     assert {"S", "<", ">", "U", ".", "F", "A:", " ", "!", "L", "T", "l", "b", "a", "[", "]\n", "(", ")", "Z"} == {
         *found
     }
+
+
+def test_media_of_an_answer_may_have_templates_of_their_own() -> None:
+    turns = [user(IMAGE, "q"), Turn("assistant", ("a", ("image", 1)))]
+    pieces = replace(BASE, answered={"image": "<{media}>"}).render(turns)
+    said = "".join("@" if p.media is not None else p.text for p in pieces if p.learn)
+    assert said == " a<@>!"
+    plain = BASE.render(turns)
+    assert "".join("@" if p.media is not None else p.text for p in plain if p.learn) == " a[@]\n!"
+    with pytest.raises(SpecError, match=r"image must hold \{media\} exactly once, got 'x'"):
+        replace(BASE, answered={"image": "x"})
+
+
+def test_texts_are_tokenized_in_runs() -> None:
+    pieces = [Piece("a"), Piece("b"), Piece("c", learn=True), Piece("d", learn=True), Piece("e")]
+    runs = {name: replace(BASE, **{name: True}).together(pieces) for name in ("piecewise", "learned_apart")}
+    assert ["".join(p.text for p in run) for run in runs["piecewise"]] == ["a", "b", "c", "d", "e"]
+    assert ["".join(p.text for p in run) for run in runs["learned_apart"]] == ["ab", "cd", "e"]
+    assert BASE.together(pieces) == [tuple(pieces)]
 
 
 def test_templates_that_cannot_work() -> None:

@@ -205,7 +205,7 @@ class Processor:
         """
         prompt = prompt or self.system.prompt
         draft, read = _Draft(), 0
-        add = partial(self._add, draft, media=document.media, piecewise=prompt.piecewise, views=views or {})
+        add = partial(self._add, draft, media=document.media, prompt=prompt, views=views or {})
         if prompt.bos and self.tokenizer.bos_id is not None:
             draft.add([self.tokenizer.bos_id], [False])
         start = self.system.backbone.start_id
@@ -241,12 +241,12 @@ class Processor:
         pieces: Sequence[Piece],
         *,
         media: tuple[Media, ...],
-        piecewise: bool,
+        prompt: Prompt,
         views: Mapping[str, Views],
     ) -> None:
         for is_text, members in groupby(pieces, key=lambda p: p.media is None):
             if is_text:
-                for part in ((m,) for m in members) if piecewise else (tuple(members),):
+                for part in prompt.together(members):
                     draft.add(*self._encode(part))
             else:
                 for piece in members:
