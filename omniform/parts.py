@@ -217,6 +217,11 @@ class Backbone(Part):
         return None
 
     @property
+    def tables(self) -> int:
+        """How many tables have a row for each token: one where the output head is the embedding."""
+        return 2
+
+    @property
     def losses(self) -> Mapping[str, float]:
         """Name of each loss of its own (routers ...) -> its factor in the sum."""
         return FrozenMap()

@@ -305,6 +305,11 @@ def _check_stage(system: System, stage: Stage, known: set[str]) -> None:
 
 
 def _check_tokens(system: System, stage: Stage, item: Learn) -> None:
+    if item.head and not item.tokens:
+        raise SpecError(
+            f"{system.slug}, stage {stage.name!r}: rows of the output head learn for the tokens that are named, but "
+            f"{item.part} names none; give tokens, or let the whole part learn without head"
+        )
     if not item.tokens:
         return
     if item.part != "backbone" or item.first_layer:

@@ -37,6 +37,7 @@ class Learn:
         first_layer: only layers from this one on learn (encoders and backbones).
         tokens: only the embeddings of these special tokens learn (the backbone), without decay; a tied head's rows are
             the same.
+        head: whether their rows of an untied output head learn too.
         weight_decay: of this part, where it is not the stage's.
     """
 
@@ -44,6 +45,7 @@ class Learn:
     lr: float | Undisclosed
     first_layer: int = 0
     tokens: tuple[str, ...] = ()
+    head: bool = False
     weight_decay: float | None = None
 
 

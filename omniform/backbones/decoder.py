@@ -148,6 +148,10 @@ class Decoder(Configured):
         head = 0 if self.tied else self.vocab * self.dim
         return self.vocab * self.dim + head + (self.vocab if "head" in self.biases else 0)
 
+    @property
+    def tables(self) -> int:
+        return 1 if self.tied else 2
+
     def num_params(self) -> int:
         return self.embedding_params() + self._params_from(0) + self.norm_params * self.dim
 

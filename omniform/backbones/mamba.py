@@ -83,7 +83,11 @@ class Mamba(Configured):
 
     def embedding_params(self) -> int:
         """Parameters of the embedding and the output head."""
-        return self.vocab * self.dim * (1 if self.tied else 2)
+        return self.vocab * self.dim * self.tables
+
+    @property
+    def tables(self) -> int:
+        return 1 if self.tied else 2
 
     def num_params(self) -> int:
         return self.embedding_params() + self.layers * self.layer_params() + self.dim

@@ -49,7 +49,7 @@ def _learns(system: System, stage: Stage, item: Learn) -> int:
     modality, _, kind = item.part.partition(".")
     dim = system.backbone.dim
     if item.tokens:
-        return system.backbone.vocab * dim
+        return system.backbone.vocab * dim * (system.backbone.tables if item.head else 1)
     if item.part.startswith("backbone"):
         return _backbone_learns(system.backbone, stage, item)
     if kind == "decoder":

@@ -113,8 +113,9 @@ def parameters_that_learn(
     modality, _, kind = item.part.partition(".")
     named = dict(model.parameters_of(item.part, item.first_layer))
     if item.tokens:
-        table = model.backbone.lm.get_input_embeddings().weight
-        return {name: p for name, p in named.items() if p is table}
+        lm = model.backbone.lm
+        tables = (lm.get_input_embeddings(), *((lm.get_output_embeddings(),) if item.head else ()))
+        return {name: p for name, p in named.items() if any(p is table.weight for table in tables)}
     if item.part == "backbone":
         return {name: p for name, p in named.items() if not name.startswith(_waiting(model, stage))}
     if kind != "connector":

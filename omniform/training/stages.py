@@ -15,7 +15,7 @@ KEYS = (
     "data", "learn", "lr_scale", "lora", "batch", "epochs", "steps", "schedule", "warmup", "weight_decay", "clip_norm",
     "max_positions", "pack_positions", "on_bad_media",
 )  # fmt: skip
-LEARN_KEYS = ("lr", "first_layer", "tokens", "weight_decay")
+LEARN_KEYS = ("lr", "first_layer", "tokens", "head", "weight_decay")
 BARE = Learn(part="", lr=0.0)
 LORA_KEYS = tuple(f.name for f in fields(Lora))
 SCHEDULES = ("cosine", "linear", "constant")
@@ -122,10 +122,10 @@ def _learn(system: System, stage: Stage, given: Mapping[str, Any], scale: float,
 def _one(part: str, own: Learn, given: Mapping[str, Any], where: str) -> Learn:
     """What a mapping says of a part that learns; without a first layer it learns from the first."""
     read = Fields(given, f"{where}.learn.{part}", LEARN_KEYS)
-    tokens = read.get("tokens", list, own.tokens)
+    tokens, head = read.get("tokens", list, own.tokens), read.get("head", bool, own.head)
     return replace(
         own, lr=read.get("lr", float, own.lr), first_layer=read.get("first_layer", int, 0),
-        tokens=tuple(typed(token, str, read.path("tokens")) for token in tokens),
+        tokens=tuple(typed(token, str, read.path("tokens")) for token in tokens), head=head,
         weight_decay=read.optional("weight_decay", float, own.weight_decay),
     )  # fmt: skip
 
