@@ -33,6 +33,7 @@ from omniform.encoders.dinov2 import DINOV2_L_336, DINOV2_L_518, DINOV2_L_REG_38
 from omniform.encoders.efficientnet_lite0 import EfficientNetLite0
 from omniform.encoders.eva2_clip import EVA2_CLIP_E_490
 from omniform.encoders.eva_vit import EVA_G_224
+from omniform.encoders.hubert import HUBERT_XLARGE, WAVLM_LARGE
 from omniform.encoders.imagebind_audio import IMAGEBIND_HUGE_AUDIO
 from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
 from omniform.encoders.mel_conv_net import MelConvNet
@@ -180,6 +181,8 @@ ENCODERS: tuple[Encoder, ...] = (
     SeveralAudio(members=(WHISPER, BEATS)),
     MelConvNet(mels=8, columns=24, widths=(8, 16), kernel=3),
     MelConvNet(mels=6, columns=21, widths=(6, 12, 9), depth=2, groups=3),
+    HUBERT_XLARGE.shrunk("tiny"),
+    WAVLM_LARGE.shrunk("tiny"),
     NATIVE,
     NATIVE.but(together=1, patch=4, image=24),
 )
