@@ -228,6 +228,27 @@ class Told(NamedTuple):
 
 
 @dataclass(frozen=True)
+class SignalBatch:
+    """Media of one modality that signals stand for in a batch, and that are learned.
+
+    Attributes:
+        at: flat positions of the tokens of each signal.
+        before: flat position that each signal's first token is predicted from.
+        captions: what the media show, in words.
+        views: what losses see of each medium; () where the captions are enough.
+    """
+
+    at: Int[Tensor, "media tokens"]
+    before: Int[Tensor, " media"]
+    captions: tuple[str, ...]
+    views: tuple[Tensor, ...] = ()
+
+    def to(self, device: torch.device | str) -> Self:
+        views = tuple(v.to(device, non_blocking=True) for v in self.views)
+        return replace(self, at=self.at.to(device), before=self.before.to(device), views=views)
+
+
+@dataclass(frozen=True)
 class Placed:
     """The media of one input as its fusion finds them in a packed batch; there may be none.
 
@@ -293,6 +314,7 @@ class Batch:
             position where branches part may have several targets.
         outputs: number of the system's output that each target belongs to; None where all are text.
         told: modality -> media told along with answers.
+        signals: modality -> media that signals stand for.
         documents: number of documents.
         following: position id of what follows each document, in the order of the tree's leaves.
     """
@@ -306,13 +328,17 @@ class Batch:
     weights: Float[Tensor, " m"] = field(default_factory=lambda: torch.empty(0))
     outputs: Int[Tensor, " m"] | None = None
     told: Mapping[str, tuple[Told, ...]] = field(default_factory=dict)
+    signals: Mapping[str, SignalBatch] = field(default_factory=dict)
     documents: int = 1
     following: tuple[int, ...] = ()
 
     def of(self, output: int, modality: str) -> Self:
         """The same batch with what one output learns, given by its number and modality."""
-        told = {m: media for m, media in self.told.items() if m == modality}
-        own: dict[str, Any] = {"told": told} if len(told) < len(self.told) else {}
+        own: dict[str, Any] = {
+            name: {m: media for m, media in held.items() if m == modality}
+            for name, held in (("told", self.told), ("signals", self.signals))
+            if held.keys() - {modality}
+        }
         if self.outputs is not None:
             kept = self.outputs == output
             own |= {n: getattr(self, n)[kept] for n in ("predict_at", "targets", "weights", "outputs")}
@@ -322,4 +348,6 @@ class Batch:
         names = ("ids", "positions", "predict_at", "targets", "weights", *(("outputs",) * (self.outputs is not None)))
         moved = {n: getattr(self, n).to(device) for n in names}
         told = {m: tuple(Told(t.at.to(device), t.codes.to(device)) for t in media) for m, media in self.told.items()}
-        return replace(self, media={m: b.to(device) for m, b in self.media.items()}, told=told, **moved)
+        media = {m: b.to(device) for m, b in self.media.items()}
+        signals = {m: s.to(device) for m, s in self.signals.items()}
+        return replace(self, media=media, told=told, signals=signals, **moved)

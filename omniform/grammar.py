@@ -50,6 +50,7 @@ class SpanIds:
         size: codes of a book.
         least, most: codes of one medium; multiples of the books.
         written: whether the system may say it; what it only reads never comes out.
+        ordered: whether it is a signal: its tokens always are the same, from begin to end.
     """
 
     modality: str
@@ -60,6 +61,24 @@ class SpanIds:
     least: int
     most: int
     written: bool = True
+    ordered: bool = False
+
+    @staticmethod
+    def signal(modality: str, ids: Sequence[int], written: bool = True) -> SpanIds:
+        """Tokens that stand for one medium."""
+        first, *others = ids
+        middle, last = tuple(others[:-1]), others[-1] if others else first
+        return SpanIds(modality, first, last, middle, max(len(middle), 1), len(middle), len(middle), written, True)
+
+    @property
+    def ids(self) -> list[int]:
+        """All tokens of a signal."""
+        return [self.begin, *self.codes, *([] if self.end == self.begin else [self.end])]
+
+    @property
+    def shortest(self) -> int:
+        """Tokens that it takes at least."""
+        return self.least + 2 - (self.end == self.begin)
 
     @property
     def books(self) -> int:
@@ -107,6 +126,7 @@ class Allowed:
         begins: numbers of the spans that may begin.
         span, book: the span that is open and the book its next code is of; -1 outside.
         closes: whether the open span may end.
+        only: the one id that may come in a signal; -1 elsewhere.
     """
 
     words: bool = False
@@ -115,6 +135,7 @@ class Allowed:
     span: int = -1
     book: int = -1
     closes: bool = False
+    only: int = -1
 
     def ids(self, grammar: Grammar, vocab: int) -> Iterator[int]:
         """Ids that may come next."""
@@ -125,6 +146,8 @@ class Allowed:
         yield from (grammar.spans[n].begin for n in self.begins)
         if self.book >= 0:
             yield from grammar.spans[self.span].book(self.book)
+        if self.only >= 0:
+            yield self.only
         if self.closes:
             yield grammar.spans[self.span].end
 
@@ -156,6 +179,16 @@ class Walk:
         return self.grammar.spans[self.open].modality if self.open >= 0 else TEXT
 
     @property
+    def signals(self) -> bool:
+        """Whether a signal is open."""
+        return self.open >= 0 and self.grammar.spans[self.open].ordered
+
+    def is_signal(self, modality: str) -> bool:
+        """Whether a signal stands for media of a modality."""
+        number = self.grammar.span(modality)
+        return number is not None and self.grammar.spans[number].ordered
+
+    @property
     def speaks(self) -> bool:
         """Whether words are wanted."""
         return not self.wanted or TEXT in self.wanted
@@ -163,7 +196,7 @@ class Walk:
     def needs(self) -> int:
         """Tokens that the answer takes at least."""
         forced = [s for s in self._spans() if not self.speaks or s.modality == self.first]
-        return min((s.least + 2 for s in forced), default=1)
+        return min((s.shortest for s in forced), default=1)
 
     def allowed(self, room: int, *, early: bool = False) -> Allowed:
         """What may come next.
@@ -174,7 +207,7 @@ class Walk:
         """
         if self.open >= 0:
             return self._inside(room)
-        begins = tuple(self.grammar.spans.index(s) for s in self._spans() if room >= s.least + 2)
+        begins = tuple(self.grammar.spans.index(s) for s in self._spans() if room >= s.shortest)
         if not self._begun and self.first and self.first != TEXT:
             only = self.grammar.span(self.first)
             return Allowed(begins=tuple(n for n in begins if n == only))
@@ -190,7 +223,8 @@ class Walk:
             if number is not None:
                 self.open, self.codes = number, []
                 self._numbers = {i: n for n, i in enumerate(self.grammar.spans[number].codes)}
-            return None
+            if number is None or self.grammar.spans[number].shortest > 1:
+                return None
         span = self.grammar.spans[self.open]
         if token == span.end:
             self.open, codes, self.over = -1, self.codes, not self.speaks
@@ -201,6 +235,8 @@ class Walk:
     def _inside(self, room: int) -> Allowed:
         span = self.grammar.spans[self.open]
         count = len(self.codes)
+        if span.ordered:
+            return Allowed(span=self.open, only=(*span.codes, span.end)[count])
         whole = count % span.books == 0
         # a further cell needs the codes of all books, and the end
         more = count < span.most and not (whole and room < span.books + 1)

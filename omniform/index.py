@@ -15,7 +15,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-KINDS = ("views", "encoders", "connectors", "fusion", "experts", "backbones", "codecs", "decoders", "systems")
+KINDS = (
+    "views",
+    "encoders",
+    "connectors",
+    "fusion",
+    "experts",
+    "backbones",
+    "codecs",
+    "diffusion",
+    "decoders",
+    "systems",
+)
 PART_KINDS = KINDS[:-1]
 
 

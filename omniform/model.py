@@ -128,9 +128,12 @@ class Lmm(nn.Module):
             elif modality in system.encoders:
                 self.inputs[modality] = Reader(system.continuous(modality))
         self.codecs = nn.ModuleDict({modality: codec.build() for modality, codec in system.codecs.items()})
-        self.outputs = nn.ModuleDict(
-            {m: decoder.build(dim=system.backbone.dim) for m, decoder in system.outputs.items()}
-        )
+        dim, outputs = system.backbone.dim, system.outputs
+        self.outputs = nn.ModuleDict({modality: decoder.build(dim=dim) for modality, decoder in outputs.items()})
+        made = {modality: decoder.generator for modality, decoder in outputs.items()}
+        self.diffusion = nn.ModuleDict({modality: model.build() for modality, model in made.items() if model})
+        for modality, model in self.diffusion.items():
+            self.part(f"{modality}.decoder").attach(model)
 
     def embed(self, batch: Batch) -> tuple[Float[Tensor, "n dim"], Fused | None]:
         """Embeddings of the packed sequence with every medium met, and what the backbone's layers must know of them."""
@@ -201,8 +204,8 @@ class Lmm(nn.Module):
         modality, _, kind = path.partition(".")
         if kind == "decoder":
             return self.outputs[modality]
-        if kind == "codec":
-            return self.codecs[modality]
+        if kind in ("codec", "diffusion"):
+            return (self.codecs if kind == "codec" else self.diffusion)[modality]
         return getattr(self.inputs[modality], kind)
 
     def parameters_of(self, path: str, first_layer: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
@@ -230,8 +233,8 @@ class Lmm(nn.Module):
         if path.startswith("backbone"):
             return f"{path}."
         modality, _, kind = path.partition(".")
-        if kind == "codec":
-            return f"codecs.{modality}."
+        if kind in ("codec", "diffusion"):
+            return f"codecs.{modality}." if kind == "codec" else f"diffusion.{modality}."
         return f"outputs.{modality}." if kind == "decoder" else f"inputs.{modality}.{kind}."
 
 

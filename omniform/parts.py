@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, Self
 from omniform.frozen import FrozenMap
 from omniform.geometry import Grid, Hw, MediaSize, Plan, Rgb, Sight, SpecError, conv_flops, flat_rows, vit_flops
 from omniform.part import Part, Rules, Shrunk
-from omniform.writing import Codec, OutputDecoder
+from omniform.writing import Codec, Diffusion, OutputDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +294,6 @@ class Backbone(Part):
 
 
 __all__ = [
-    "Backbone", "Codec", "Connector", "Encoder", "Fusion", "OutputDecoder",
+    "Backbone", "Codec", "Connector", "Diffusion", "Encoder", "Fusion", "OutputDecoder",
     "Part", "Rules", "Shrunk", "Sight", "SpecError", "Views", "conv_flops", "vit_flops",
 ]  # fmt: skip

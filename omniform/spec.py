@@ -127,12 +127,23 @@ class System:
         return FrozenMap({**{m: self.coded(m).codec for m in self.tokenised}, **along})
 
     @property
+    def written(self) -> tuple[str, ...]:
+        """Modalities besides text that it can write."""
+        return tuple(m for m, o in self.outputs.items() if o.form == "discrete" or o.generator)
+
+    @property
     def added_tokens(self) -> tuple[str, ...]:
-        """Special tokens and those of all codecs, in order: what the tokenizer must know."""
+        """Special tokens, those of all codecs, in order, and signals: what the tokenizer must know."""
         coded = {m: (self.coded(m).span, self.codecs[m]) for m in self.tokenised}
         spans = {f"{{{m}}}": tuple(span.names(c.codebook * c.books)) for m, (span, c) in coded.items()}
         placed = (name for token in self.special_tokens for name in spans.get(token, (token,)))
-        return tuple(dict.fromkeys((*placed, *(name for names in spans.values() for name in names))))
+        signals = (token for output in self.outputs.values() for token in output.signal)
+        return tuple(dict.fromkeys((*placed, *(name for names in spans.values() for name in names), *signals)))
+
+    def writes_signal(self, modality: str) -> bool:
+        """Whether signal tokens stand for media of a modality that it writes."""
+        output = self.outputs.get(modality)
+        return output is not None and bool(output.signal)
 
     def read(self, modality: str) -> Continuous | Discrete:
         """The input of a modality, whatever its kind.
@@ -188,6 +199,8 @@ class System:
         found.update({f"{modality}.codec": codec for modality, codec in self.codecs.items()})
         found["backbone"] = self.backbone
         found.update({f"{modality}.decoder": decoder for modality, decoder in self.outputs.items()})
+        generators = {m: decoder.generator for m, decoder in self.outputs.items()}
+        found.update({f"{modality}.diffusion": model for modality, model in generators.items() if model})
         return found
 
     def plan(self, modality: str, media: MediaSize) -> Plan:
@@ -337,6 +350,10 @@ def _check_codecs(system: System) -> None:
     for modality, codec in system.codecs.items():
         if codec.modality != modality:
             raise SpecError(f"{system.slug}: {type(codec).__name__} codes {codec.modality}, but stands at {modality!r}")
+    for modality, output in system.outputs.items():
+        made = output.generator
+        if made and made.modality != modality:
+            raise SpecError(f"{system.slug}: {type(made).__name__} makes {made.modality}, but stands at {modality!r}")
 
 
 def _check_scales(system: System, who: str, modality: str, views: Views) -> None:

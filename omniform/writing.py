@@ -1,10 +1,10 @@
-"""Contracts of what media leave by: codecs, which also read them as tokens, and output forms."""
+"""Contracts of what media leave by: codecs, which also read them as tokens, diffusion models, and output forms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from omniform.geometry import Grid, Hw, Sight, flat_rows
 from omniform.part import Part, Rules
@@ -77,14 +77,76 @@ class Codec(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Diffusion(Part):
+    """A diffusion model that makes one medium of a condition, and the condition that words would give.
+
+    Its module: `condition(texts)` is what its own text encoder gives, (texts, positions, width); `noise_loss(condition,
+    views)` how well the noise in media is told (one value each), `render(condition, ...)` a medium.
+
+    Attributes:
+        guidance: published scale of classifier-free guidance.
+        steps: published number of denoising steps.
+    """
+
+    modality: ClassVar[str]
+    released: ClassVar[Rules] = ()
+    """Key rules of the family's directories as diffusers writes them: component/key."""
+
+    guidance: float
+    steps: int
+
+    @property
+    def positions(self) -> int:
+        """Positions of the condition."""
+        raise NotImplementedError
+
+    @property
+    def width(self) -> int:
+        """Width of the condition."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> Hw:
+        """(height, width) of what it makes, in pixels."""
+        raise NotImplementedError
+
+    def sight(self) -> Sight:
+        """What views must know to give pictures of that size."""
+        return Sight(size=self.size, mean_rgb=(127, 127, 127), cells=lambda size: size)
+
+    def num_params(self) -> int:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputDecoder(Part):
-    """One output form. Its module has four verbs: target, loss, embed, render."""
+    """One output form. Its module has four verbs: target, loss, embed, render; `build` takes `dim`, the backbone's."""
 
     form: ClassVar[Literal["text", "continuous", "discrete"]]
     """What the backbone emits for it; the system's output type follows from the forms present."""
 
     weight: float = 1.0
     """Factor of its loss in the sum."""
+
+    @property
+    def signal(self) -> tuple[str, ...]:
+        """Special tokens that stand for one medium in the sequence; () where codes or words do."""
+        return ()
+
+    @property
+    def said(self) -> int:
+        """Leading tokens of the signal that text learns."""
+        return len(self.signal)
+
+    @property
+    def aims(self) -> Any:
+        """How a medium becomes what the losses see: views; None where its caption is enough."""
+        return None
+
+    @property
+    def generator(self) -> Diffusion | None:
+        """The diffusion model that is built with it and makes its media: part "MODALITY.diffusion"."""
+        return None
 
     def num_params(self, dim: int) -> int:
         """Parameters of its own beside a backbone of width `dim`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "omniform"
-PART_FOLDERS = ("views", "encoders", "connectors", "fusion", "experts", "backbones", "codecs", "decoders")
+PART_FOLDERS = ("views", "encoders", "connectors", "fusion", "experts", "backbones", "codecs", "diffusion", "decoders")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("frozen", "index"),
@@ -42,7 +42,9 @@ TORCH_FREE_UNITS = (
     "frozen", "index", "geometry", "change", "part", "writing", "parts", "outputs", "prompt", "grammar", "routing",
     "stage", "release", "inputs", "spec", "serial", "survey", "facts", "catalogue", "cost", "systems", *PART_FOLDERS,
 )  # fmt: skip
-HEAVY = frozenset({"torch", "transformers", "torchvision", "peft", "accelerate", "safetensors", "numpy", "PIL"})
+HEAVY = frozenset(
+    {"torch", "transformers", "torchvision", "peft", "accelerate", "safetensors", "numpy", "PIL", "diffusers"}
+)
 
 
 def sources(folder: Path = PACKAGE) -> list[Path]:

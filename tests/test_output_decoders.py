@@ -12,21 +12,34 @@ from torch import Tensor
 
 from omniform import index
 from omniform.backbones.llama import LLAMA_7B
-from omniform.batch import Batch, Loss, Told, Tree
+from omniform.batch import Batch, Loss, SignalBatch, Told, Tree
 from omniform.codecs.units import MHUBERT_KM1000
+from omniform.connectors.query_transformer import QueryTransformer
 from omniform.decoders.codes import Codes
 from omniform.decoders.ctc_units import CtcUnits
+from omniform.decoders.regressed import Regressed
 from omniform.decoders.text import Text
+from omniform.diffusion.stable_diffusion import STABLE_DIFFUSION_1_5
 from omniform.parts import OutputDecoder
+from omniform.views.fixed import Fixed
 from omniform.views.whole import Whole
 
 TOKENS: tuple[OutputDecoder, ...] = (Text(), Codes())
 """Outputs that learn tokens of the sequence."""
+REGRESSED = Regressed(
+    tokens=("<a>", "<b>"), head=QueryTransformer(), diffusion=STABLE_DIFFUSION_1_5, embedded=True
+).shrunk("tiny")
+FEATURES: tuple[Regressed, ...] = (
+    REGRESSED,
+    REGRESSED.but(losses={"squares": 0.5, "cosine": 2.0}, taken="before", embedded=False),
+    REGRESSED.but(losses={"noise": 1.0}, views=Fixed(fit="crop")),
+)
+"""Outputs that give conditions."""
 BACKBONE = index.system("llava-1.5").shrunk("tiny").backbone
 
 
 ALONG = CtcUnits(codec=MHUBERT_KM1000, views=Whole(), trunk=LLAMA_7B.but(layers=2)).shrunk("tiny").but(copies=3)
-EXAMPLES = (*TOKENS, ALONG)
+EXAMPLES = (*TOKENS, ALONG, *FEATURES)
 
 
 def case(weights: list[float]) -> tuple[Any, Tensor, Batch]:
@@ -40,14 +53,29 @@ def case(weights: list[float]) -> tuple[Any, Tensor, Batch]:
     return BACKBONE.build(), torch.randn(7, BACKBONE.dim, requires_grad=True), batch
 
 
+def built(spec: OutputDecoder) -> Any:
+    """A decoder, with the diffusion model that it is for."""
+    decoder = spec.build(dim=BACKBONE.dim)
+    if spec.generator:
+        decoder.attach(spec.generator.build())
+    return decoder
+
+
+def with_signals(batch: Batch) -> Batch:
+    """The batch with two signals, whose tokens stand where two of its targets are predicted."""
+    at = torch.tensor([[1, 2], [4, 5]])
+    views = tuple(torch.full((1, 3, 16, 16), shade, dtype=torch.uint8) for shade in (3, 200))
+    return replace(batch, signals={"image": SignalBatch(at, at[:, 0] - 1, ("a cat", "a dog"), views)})
+
+
 def test_every_decoder_has_an_example() -> None:
     assert {type(e).__name__ for e in EXAMPLES} == set(index.declarations("decoders"))
 
 
-@pytest.mark.parametrize("spec", EXAMPLES, ids=lambda spec: type(spec).__name__)
+@pytest.mark.parametrize("spec", (*TOKENS, ALONG), ids=lambda spec: type(spec).__name__)
 def test_contract(spec: OutputDecoder) -> None:
     backbone, hidden, batch = case([1.0, 1.0, 2.0])
-    decoder = spec.build(dim=BACKBONE.dim)
+    decoder = built(spec)
     assert sum(p.numel() for p in decoder.parameters()) == spec.num_params(BACKBONE.dim)
     assert spec.form in ("text", "continuous", "discrete")
     loss = decoder.loss(backbone, hidden, batch)
@@ -63,7 +91,7 @@ def test_contract(spec: OutputDecoder) -> None:
 @pytest.mark.parametrize("spec", TOKENS, ids=repr)
 def test_losses_add_up(spec: OutputDecoder) -> None:
     backbone, hidden, batch = case([1.0, 1.0, 2.0])
-    decoder = spec.build(dim=BACKBONE.dim)
+    decoder = built(spec)
     whole = decoder.loss(backbone, hidden, batch)
     parts = [
         decoder.loss(
@@ -74,6 +102,34 @@ def test_losses_add_up(spec: OutputDecoder) -> None:
     ]  # fmt: skip
     assert torch.allclose(sum(p.total for p in parts), whole.total, rtol=1e-6)  # type: ignore[arg-type]
     assert sum(float(p.weight) for p in parts) == float(whole.weight)
+
+
+@pytest.mark.parametrize("spec", FEATURES, ids=repr)
+def test_contract_of_features(spec: Any) -> None:
+    backbone, hidden, batch = case([1.0, 1.0, 2.0])
+    decoder = built(spec)
+    loss = decoder.loss(backbone, hidden, with_signals(batch))
+    assert torch.isfinite(loss.total) and loss.weight == 2 and loss.total > 0
+    loss.total.backward()
+    moved = hidden.grad.abs().sum(-1) > 0  # type: ignore[union-attr]
+    assert moved.nonzero().flatten().tolist() == ([1, 2, 4, 5] if spec.taken == "at" else [0, 1, 3, 4])
+    assert all(p.grad is not None and p.grad.any() for p in decoder.parameters())
+    assert sum(p.numel() for p in decoder.parameters()) == spec.num_params(BACKBONE.dim)
+    assert spec.title == "SD" and spec.said == 2 and len(spec.signal) == 2
+
+
+@pytest.mark.parametrize("spec", [e for e in FEATURES if not e.aims], ids=repr)
+def test_media_alone_and_together(spec: Any) -> None:
+    """Losses add up, where they are not random."""
+    backbone, hidden, batch = case([1.0, 1.0, 2.0])
+    decoder, batch = built(spec), with_signals(batch)
+    both = batch.signals["image"]
+
+    def total(k: slice) -> float:
+        one = SignalBatch(both.at[k], both.before[k], both.captions[k], both.views[k])
+        return decoder.loss(backbone, hidden, replace(batch, signals={"image": one})).total.item()
+
+    assert total(slice(0, 2)) == pytest.approx(total(slice(0, 1)) + total(slice(1, 2)), rel=1e-5)
 
 
 def test_text_is_weighted_cross_entropy() -> None:

@@ -23,6 +23,8 @@ def parameters(system: System) -> dict[str, int]:
     found.update({f"{modality}.codec": codec.num_params() for modality, codec in system.codecs.items()})
     found["backbone"] = system.backbone.num_params()
     found.update({f"{modality}.decoder": decoder.num_params(dim) for modality, decoder in system.outputs.items()})
+    made = {modality: decoder.generator for modality, decoder in system.outputs.items()}
+    found.update({f"{modality}.diffusion": model.num_params() for modality, model in made.items() if model})
     return {part: number for part, number in found.items() if number}
 
 
@@ -54,8 +56,9 @@ def _learns(system: System, stage: Stage, item: Learn) -> int:
         return _backbone_learns(system.backbone, stage, item)
     if kind == "decoder":
         return system.outputs[modality].num_params(dim)
-    if kind == "codec":
-        return system.codecs[modality].num_params()
+    if kind in ("codec", "diffusion"):
+        part: Any = system.parts()[item.part]
+        return int(part.num_params())
     entry = system.continuous(modality)
     if kind == "encoder":
         return entry.encoder.learnable_params(item.first_layer)

@@ -35,12 +35,17 @@ class Text:
 @dataclass(frozen=True)
 class Media:
     """One medium: a path, an http(s) URL, file bytes, a picture, a sequence of pictures (video), or for sound a pair of
-    samples (floats with full scale at 1) and samples a second."""
+    samples (floats with full scale at 1) and samples a second.
+
+    Attributes:
+        caption: what it shows, in words, where a model learns to make it; "" is the text before it in its document.
+    """
 
     modality: str
     source: Signal
     role: Role = "user"
     learn: bool = True
+    caption: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -88,6 +93,15 @@ class Document:
     @property
     def media(self) -> tuple[Media, ...]:
         return tuple(s for s in self.segments if isinstance(s, Media))
+
+    @property
+    def captions(self) -> list[str]:
+        """Of each medium its caption, or the text before it."""
+        found, words = [], ""
+        for segment in self.segments:
+            words = segment.text if isinstance(segment, Text) else words
+            found += [] if isinstance(segment, Text) else [segment.caption or words]
+        return found
 
     def turns(self) -> list[Turn]:
         """Segments grouped by speaker; media become (modality, running index)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from omniform.data.dataset import DataError
 from omniform.data.document import Document, Media, Text
@@ -17,8 +17,8 @@ class EasyVqa:
 
     Attributes:
         split: "train" or "test".
-        form: "qa", one document a question; or "captions", such as "a blue triangle", one document for each picture
-            whose questions tell both.
+        form: "qa", one document a question; "captions", such as "a blue triangle", one document for each picture
+            whose questions tell both; or "drawings", the same the other way round: the picture is the answer.
         limit: at most so many pictures.
     """
 
@@ -34,8 +34,8 @@ class EasyVqa:
             raise DataError("dataset easy-vqa: its package is not installed; run `pip install easy-vqa`") from error
         if self.split not in ("train", "test"):
             raise unknown("split of easy-vqa", self.split, ("train", "test"))
-        if self.form not in ("qa", "captions"):
-            raise unknown("form of easy-vqa", self.form, ("qa", "captions"))
+        if self.form not in FORMS:
+            raise unknown("form of easy-vqa", self.form, FORMS)
         read = {
             "train": (easy_vqa.get_train_questions, easy_vqa.get_train_image_paths),
             "test": (easy_vqa.get_test_questions, easy_vqa.get_test_image_paths),
@@ -43,7 +43,7 @@ class EasyVqa:
         (questions, answers, numbers), paths = read[0](), read[1]()
         kept = set(list(paths)[: self.limit])
         rows = [(q, a, n) for q, a, n in zip(questions, answers, numbers, strict=True) if n in kept]
-        make = _questions if self.form == "qa" else _captions
+        make = FORMS[self.form]
         object.__setattr__(self, "_documents", list(make(rows, paths, self.split)))
 
     def __len__(self) -> int:
@@ -87,6 +87,13 @@ def _captions(rows: Sequence[tuple[str, str, int]], paths: Mapping[int, str], sp
             yield Document((Media("image", str(paths[image])), caption), f"easy-vqa/{split}/image-{image}")
 
 
+def _drawings(rows: Sequence[tuple[str, str, int]], paths: Mapping[int, str], split: str) -> Iterator[Document]:
+    """The captions as what is asked for."""
+    for document in _captions(rows, paths, split):
+        picture, caption = document.segments
+        yield Document((replace(caption, role="user"), replace(picture, role="assistant")), document.id)
+
+
 def _told(question: str, answer: str) -> set[str]:
     """Colours and shapes that a question with its answer says the picture shows."""
     words = question.rstrip("?").split()
@@ -94,3 +101,8 @@ def _told(question: str, answer: str) -> set[str]:
     if answer in ("yes", "no"):
         return set(words) if (answer == "yes") != denied else set()
     return {answer, *words}
+
+
+FORMS: Mapping[str, Callable[..., Iterator[Document]]] = FrozenMap(
+    qa=_questions, captions=_captions, drawings=_drawings
+)

@@ -82,7 +82,7 @@ class ChatRecords:
     """Chat messages, one record a line of JSONL or a row of Parquet.
 
     `{"messages": [{"role", "content"}]}`; content is a string or a list of `{"type": "text", "text"}` and
-    `{"type": "image" | "video", "path" | "url" | "bytes"}`.
+    `{"type": "image" | "video", "path" | "url" | "bytes"}`, with "caption" where a model learns to make it.
 
     Attributes:
         path: `.jsonl` or `.parquet`.
@@ -129,7 +129,7 @@ class ChatRecords:
             raise DataError(
                 f"{self.path}, record {index}: a {kind} item needs one of path, url, bytes; has {list(item)}"
             )
-        return Media(str(kind), source, role)
+        return Media(str(kind), source, role, caption=str(item.get("caption") or ""))
 
     def group(self, index: int) -> Hashable:
         return tuple(m.key for m in self[index].media) or index

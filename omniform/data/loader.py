@@ -19,7 +19,7 @@ from omniform.codecs.families import AudioCodec
 from omniform.data.dataset import Dataset
 from omniform.data.media import frames_of, views_of
 from omniform.data.packing import pack
-from omniform.data.processor import MediaItem, Processor, Sample
+from omniform.data.processor import Aim, MediaItem, Processor, Sample
 from omniform.data.sound import samples_of, waveforms_of
 from omniform.data.stored import MediaError
 from omniform.encoders.audio import AudioEncoder
@@ -75,7 +75,7 @@ class Step:
 
     Attributes:
         weight: learned tokens, by their weights.
-        told: modality -> codes of media told along with answers.
+        told: modality -> codes of media told along with answers, or learned media that signals stand for.
         skipped_media, truncated, problem: what `Counts` gained from this step's documents.
     """
 
@@ -89,7 +89,7 @@ class Step:
     told: Mapping[str, int] = field(default_factory=dict)
 
     def share(self, output: str, form: str) -> float:
-        """What the losses of an output are divided by: codes told along, or the tokens that all outputs learn."""
+        """What the losses of an output are divided by: codes told along, media regressed, or the tokens learned."""
         return max(self.told.get(output, 0), 1) if form == "continuous" else self.weight
 
 
@@ -161,15 +161,17 @@ class Loader:
         problem = self.counts.last_problem if skipped else ""
         length = sum(b.tree.length for b in micro)
         told: dict[str, int] = {}
-        for modality, media in (pair for batch in micro for pair in batch.told.items()):
-            told[modality] = told.get(modality, 0) + sum(len(medium.codes) for medium in media)
+        for batch in micro:
+            counts = {m: sum(len(medium.codes) for medium in media) for m, media in batch.told.items()}
+            for modality, count in (counts | {m: len(s.captions) for m, s in batch.signals.items()}).items():
+                told[modality] = told.get(modality, 0) + count
         return Step(micro, len(samples), length, weight, skipped, truncated, problem, told)
 
     def _sample(self, number: int) -> Sample | None:
         document = self.dataset[number]
         try:
             sample = self.processor.sample(document, prompt=self.prompt, views=self.views)
-            for item in sample.media:
+            for item in (*sample.media, *(aim for aim in sample.aims if aim.plan.views)):
                 self._load(item)
         except MediaError as error:
             if self.on_bad_media == "stop":
@@ -201,7 +203,9 @@ class Loader:
 
 
 def read_views(item: MediaItem, system: System) -> Tensor:
-    """Views of one medium that the system reads, as `batch.MediaBatch` holds them."""
+    """Views of one medium that the system reads, or that losses see, as `batch.MediaBatch` holds them."""
+    if isinstance(item, Aim):
+        return views_of(frames_of(item.media), item.plan, "bicubic")
     entry = system.read(item.modality)
     return views_for(entry.codec if isinstance(entry, Discrete) else entry.encoder, item)
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omniform.batch import Batch, MediaBatch, Node, Told, Tree
-from omniform.data.processor import Ids, MediaItem, Sample
+from omniform.batch import Batch, MediaBatch, Node, SignalBatch, Told, Tree
+from omniform.data.processor import Aim, Ids, MediaItem, Sample
 
 Load = Callable[[MediaItem], Tensor]
 """Reads one medium's views, as `batch.MediaBatch` holds them."""
@@ -31,6 +31,7 @@ class _Draft:
     following: list[int] = field(default_factory=list)
     outputs: list[Ids] = field(default_factory=list)
     told: dict[str, list[Told]] = field(default_factory=dict)
+    aims: dict[str, list[tuple[Aim, int]]] = field(default_factory=dict)
     length: int = 0
 
     def node(self, ids: Ids, positions: Ids, parent: int = -1) -> int:
@@ -46,6 +47,14 @@ class _Draft:
         for item in sample.told:
             at = np.where(item.at < trunk, start + item.at, branch + item.at - trunk)
             self.told.setdefault(item.modality, []).append(Told(torch.from_numpy(at), torch.from_numpy(item.codes)))
+        self._aim(sample, trunk, start, branch)
+
+    def _aim(self, sample: Sample, trunk: int, start: int, branch: int) -> None:
+        """Media that signals stand for, which lie whole behind the trunk or in it."""
+        for item in (item for item in sample.aims if item.learn):
+            moved = item.moved(start if item.first < trunk else branch - trunk)
+            before = start + trunk - 1 if item.first == trunk else moved.first - 1
+            self.aims.setdefault(item.modality, []).append((moved, before))
 
     def learn(self, at: Ids, targets: Ids, weights: np.ndarray, outputs: Ids) -> None:
         self.outputs.append(outputs)
@@ -83,6 +92,7 @@ def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
         weights=torch.from_numpy(np.concatenate(draft.weights).astype(np.float32)),
         outputs=None if all(s.outputs is None for s in samples) else torch.from_numpy(np.concatenate(draft.outputs)),
         told={m: tuple(media) for m, media in draft.told.items()},
+        signals={m: _signal_batch(aims, load) for m, aims in draft.aims.items()},
         documents=len(samples),
         following=tuple(draft.following),
     )
@@ -98,7 +108,7 @@ def _families(samples: Sequence[Sample], trees: bool) -> list[list[Sample]]:
 
 
 def shared_length(samples: Sequence[Sample]) -> int:
-    """Leading positions that all samples have in common; every sample keeps at least one of its own."""
+    """Leading positions that all samples have in common; every sample keeps at least one, and signals, of its own."""
     first = samples[0]
     length = min(len(s) for s in samples) - 1
     for other in samples[1:]:
@@ -107,7 +117,7 @@ def shared_length(samples: Sequence[Sample]) -> int:
         for a, b in zip(first.media, other.media, strict=True):
             if a.first != b.first or not np.array_equal(a.at, b.at):
                 length = min(length, a.first, b.first)
-    return length
+    return min([length, *(item.first for sample in samples for item in sample.aims)])  # each sample has its own signals
 
 
 def _add_family(draft: _Draft, samples: list[Sample]) -> None:
@@ -155,4 +165,13 @@ def _media_batch(items: list[MediaItem], load: Load) -> MediaBatch:
         at=torch.from_numpy(np.concatenate([item.at for item in items])),
         anchors=torch.tensor([item.first for item in items]),
         same=tuple(same) if len(views) < len(items) else (),
+    )
+
+
+def _signal_batch(aims: list[tuple[Aim, int]], load: Load) -> SignalBatch:
+    return SignalBatch(
+        at=torch.from_numpy(np.stack([item.at for item, _ in aims])),
+        before=torch.tensor([before for _, before in aims]),
+        captions=tuple(item.caption for item, _ in aims),
+        views=tuple(load(item) for item, _ in aims if item.plan.views),
     )

@@ -61,6 +61,19 @@ class MediaItem:
 
 
 @dataclass(frozen=True)
+class Aim(MediaItem):
+    """A medium that a signal stands for: `at` is where its tokens are, `plan` how it becomes what losses see.
+
+    Attributes:
+        caption: what it shows, in words.
+        learn: whether it is learned.
+    """
+
+    caption: str = ""
+    learn: bool = True
+
+
+@dataclass(frozen=True)
 class Sample:
     """One document as the backbone reads it.
 
@@ -75,6 +88,7 @@ class Sample:
         truncated: ids cut off at the end.
         prompt: leading positions that an encoder reads; 0 where prompt and answer are one sequence.
         told: media in order, of those that are told along with answers and learned.
+        aims: media in order, of those that signals stand for.
     """
 
     ids: Ids
@@ -88,6 +102,7 @@ class Sample:
     outputs: npt.NDArray[np.int64] | None = None
     prompt: int = 0
     told: tuple[ToldItem, ...] = ()
+    aims: tuple[Aim, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,7 +124,7 @@ class Sample:
                 f"document {self.id or '(unnamed)'}: its prompt takes {self.prompt} positions, which leaves none of "
                 f"{length} for an answer; raise max_positions, or shorten its text"
             )
-        last = max((item.last for item in (*self.media, *self.coded)), default=-1)
+        last = max((item.last for item in (*self.media, *self.coded, *self.aims)), default=-1)
         if last >= length:
             raise TooLong(
                 f"document {self.id or '(unnamed)'}: media end at position {last + 1}, but at most {length} positions "
@@ -142,6 +157,7 @@ class Sample:
             next_position=after,
             media=tuple(item.moved(-start) for item in inside),
             coded=tuple(item.moved(-start) for item in self.coded if start <= item.first < stop),
+            aims=tuple(item.moved(-start) for item in self.aims if start <= item.first < stop),
             outputs=None if self.outputs is None else self.outputs[start:stop],
             told=tuple(item for item in told if len(item.at)),
         )
@@ -155,6 +171,7 @@ class _Draft:
     learn: list[bool] = field(default_factory=list)
     media: list[MediaItem] = field(default_factory=list)
     coded: list[MediaItem] = field(default_factory=list)
+    aims: list[Aim] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], learn: Sequence[bool]) -> None:
         self.ids += ids
@@ -184,6 +201,17 @@ class Processor:
         """
         return {modality: span_ids(self.system, modality, self.tokenizer) for modality in self.system.tokenised}
 
+    @cached_property
+    def signals(self) -> Mapping[str, SpanIds]:
+        """Modality -> ids of its signal in the tokenizer's vocabulary.
+
+        Raises:
+            LookupError: the vocabulary lacks one of them.
+        """
+        outputs, written = self.system.outputs.items(), self.system.written
+        found = {m: self.tokenizer.ids_of(output.signal) for m, output in outputs if output.signal}
+        return {modality: SpanIds.signal(modality, ids, modality in written) for modality, ids in found.items()}
+
     def sample(
         self,
         document: Document,
@@ -205,7 +233,8 @@ class Processor:
         """
         prompt = prompt or self.system.prompt
         draft, read = _Draft(), 0
-        add = partial(self._add, draft, media=document.media, prompt=prompt, views=views or {})
+        media = tuple(zip(document.media, document.captions, strict=True))
+        add = partial(self._add, draft, media=media, prompt=prompt, views=views or {})
         if prompt.bos and self.tokenizer.bos_id is not None:
             draft.add([self.tokenizer.bos_id], [False])
         start = self.system.backbone.start_id
@@ -229,7 +258,8 @@ class Processor:
         positions, after = position_ids(self.system.positions, len(ids), rows)
         sample = Sample(ids, learn, positions, after, tuple(draft.media), document.id, prompt=read)
         coded = tuple(draft.coded)
-        return replace(sample, coded=coded, outputs=self._outputs(ids, coded), told=told)
+        seen: dict[str, Any] = {"coded": coded, "aims": tuple(draft.aims), "told": told}
+        return replace(sample, outputs=self._outputs(ids, coded), **seen)
 
     def _told(self, along: Along, learn: npt.NDArray[np.bool_]) -> tuple[ToldItem, ...]:
         """Media told along with answers, each of which is one run of learned ids."""
@@ -240,7 +270,7 @@ class Processor:
         draft: _Draft,
         pieces: Sequence[Piece],
         *,
-        media: tuple[Media, ...],
+        media: Sequence[tuple[Media, str]],
         prompt: Prompt,
         views: Mapping[str, Views],
     ) -> None:
@@ -250,7 +280,11 @@ class Processor:
                     draft.add(*self._encode(part))
             else:
                 for piece in members:
-                    self._add_media(draft, media, piece, views)
+                    item, caption = media[piece.media or 0]
+                    if item.role == "assistant" and self.system.writes_signal(item.modality):
+                        self._add_signal(draft, item, caption, piece.learn)
+                    else:
+                        self._add_media(draft, item, len(media), piece.learn, views)
 
     def _outputs(self, ids: Ids, coded: Sequence[MediaItem]) -> Ids | None:
         """Which output says each id; media that the system only reads count as text."""
@@ -283,15 +317,24 @@ class Processor:
         plan = self.system.told_along[item.modality].plan(size_of(item))
         return self._coded(MediaItem(item.modality, item, plan, np.arange(0)))
 
-    def _add_media(self, draft: _Draft, media: tuple[Media, ...], piece: Piece, own: Mapping[str, Views]) -> None:
-        item = media[piece.media or 0]
+    def _add_signal(self, draft: _Draft, item: Media, caption: str, learn: bool) -> None:
+        """A medium as the tokens that stand for it."""
+        output, start = self.system.outputs[item.modality], len(draft.ids)
+        ids, made = self.signals[item.modality].ids, output.generator
+        draft.add(ids, [learn and number < output.said for number in range(len(ids))])
+        plan = self._plan(item, output.aims, made.sight) if output.aims and made else Plan((), (0, 0), ())
+        at = np.arange(start, start + len(ids))
+        draft.aims.append(Aim(item.modality, item, plan, at, caption=caption, learn=learn))
+
+    def _add_media(self, draft: _Draft, item: Media, count: int, learn: bool, own: Mapping[str, Views]) -> None:
+        """One of `count` media that are read."""
         entry = self.system.read(item.modality)
         if isinstance(entry, Discrete):
             views = own.get(item.modality, entry.views)
-            plan = self._plan(item, views.among(len(media)), entry.sight)
-            self._add_codes(draft, MediaItem(item.modality, item, plan, np.arange(0)), piece.learn)
+            plan = self._plan(item, views.among(count), entry.sight)
+            self._add_codes(draft, MediaItem(item.modality, item, plan, np.arange(0)), learn)
             return
-        strategy = own.get(item.modality, entry.views).among(len(media))
+        strategy = own.get(item.modality, entry.views).among(count)
         plan = self._plan(item, strategy, entry.sight)
         if not entry.fusion.in_sequence:
             anchor = 0 if entry.fusion.whole_document else max(len(draft.ids) - 1, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from omniform.data.dataset import DataError
-from omniform.data.document import Document, Media, Segment, Text
+from omniform.data.document import Document, Segment, Text
 from omniform.weights.atomic import atomic_directory
 
 FILE = "document.json"
@@ -35,7 +36,8 @@ def _item(segment: Segment) -> dict[str, str]:
     if not isinstance(segment.source, (str, Path)):
         raise DataError(f"{segment.name} has no path to be named by; save it first (`write_record` does)")
     source = str(segment.source)
-    return {"type": segment.modality, "url" if source.startswith(("http://", "https://")) else "path": source}
+    place = "url" if source.startswith(("http://", "https://")) else "path"
+    return {"type": segment.modality, place: source, **({"caption": segment.caption} if segment.caption else {})}
 
 
 def write_record(document: Document, folder: Path) -> None:
@@ -58,15 +60,15 @@ def _saved(document: Document, folder: Path) -> Iterator[Segment]:
         if isinstance(segment, Text) or (isinstance(segment.source, str) and "://" in segment.source):
             yield segment
         elif isinstance(segment.source, (str, Path)):
-            yield Media(segment.modality, str(Path(segment.source).resolve()), segment.role, segment.learn)
+            yield replace(segment, source=str(Path(segment.source).resolve()))
         elif isinstance(segment.source, Image.Image):
             name = f"{segment.modality}-{number}.png"
             segment.source.save(folder / name)
-            yield Media(segment.modality, name, segment.role, segment.learn)
+            yield replace(segment, source=name)
         elif isinstance(segment.source, bytes):
             name = f"{segment.modality}-{number}{_ending(segment.source)}"
             (folder / name).write_bytes(segment.source)
-            yield Media(segment.modality, name, segment.role, segment.learn)
+            yield replace(segment, source=name)
         else:
             raise DataError(f"{segment.name}: only pictures and files in memory can be saved; give a path")
 

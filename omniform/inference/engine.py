@@ -7,7 +7,7 @@ different modalities at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import dropwhile
 
 import torch
@@ -130,11 +130,14 @@ class Engine:
         """
         opening = self.processor.system.prompt.answer.split(TEXT)[0]
         writer = TextWriter(self.processor.tokenizer, ending.strings, opening)
-        room = self.model.system.backbone.context - len(sample) + 1  # the last token is never read
+        system = self.model.system
+        signals = any(system.writes_signal(modality) for modality in system.written)
+        room = system.backbone.context - len(sample) + (not signals)  # the last token is read in signals only
         row = Row(sample, config.random(sample.id), writer, ending, min(config.max_new_tokens, room))
-        if self.model.system.tokenised:
+        if system.tokenised or system.written:
             media = self._media(ending.ids)
             row.walk, row.render = media.walk(config, row.limit), media.render
+            row.draw = partial(media.draw, config=config)
         elif config.modalities or config.first or config.media:
             self._check_words(config)
         row.voices = self._voices(config, pieces)
@@ -203,7 +206,18 @@ class Engine:
     def _take(
         self, rows: Sequence[Row], hidden: Float[Tensor, "rows dim"], config: GenerationConfig
     ) -> Int[Tensor, " rows"]:
-        """Choose the next token of each row; rows are equally long."""
+        """Choose the next token of each row; rows are equally long. Those that end with a medium get none."""
+        for row, state in zip(rows, hidden, strict=True):
+            row.reach(state)
+        going = [i for i, row in enumerate(rows) if row.finish is None]
+        tokens = torch.zeros(len(rows), dtype=torch.long, device=hidden.device)
+        if going:
+            tokens[going] = self._next([rows[i] for i in going], hidden[going], config)
+        return tokens
+
+    def _next(
+        self, rows: Sequence[Row], hidden: Float[Tensor, "rows dim"], config: GenerationConfig
+    ) -> Int[Tensor, " rows"]:
         logits = self.model.backbone.logits(hidden)
         for i, row in enumerate(rows):
             if row.guide is not None:

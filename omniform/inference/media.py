@@ -29,7 +29,7 @@ class MediaWriter:
         self.model, self.processor = model, processor
         text = model.system.outputs[TEXT]
         never = processor.tokenizer.like(text.reserved) if isinstance(text, Text) and text.reserved else ()
-        self.grammar = Grammar.of(list(processor.spans.values()), ends, never)
+        self.grammar = Grammar.of([*processor.spans.values(), *processor.signals.values()], ends, never)
         self.vocab = model.system.backbone.vocab
         self.mask = cache(self._mask)
 
@@ -56,7 +56,8 @@ class MediaWriter:
             mask[:] = True
             mask[sorted(grammar.never | grammar.ends)] = False
         few = [grammar.spans[n].begin for n in allowed.begins]
-        if allowed.span >= 0:
+        few += [allowed.only] if allowed.only >= 0 else []
+        if allowed.span >= 0 and allowed.only < 0:
             span = grammar.spans[allowed.span]
             few += span.book(allowed.book) if allowed.book >= 0 else ()
             few += [span.end] if allowed.closes else []
@@ -73,6 +74,26 @@ class MediaWriter:
         """The medium of codes."""
         decoder: Any = self.model.part(f"{modality}.decoder")
         return Media(modality, decoder.render(self.model.codecs[modality], codes), "assistant")
+
+    def draw(self, modality: str, trail: Sequence[Tensor], name: str, config: GenerationConfig) -> Media:
+        """The medium of a signal, made of the hidden states there.
+
+        Args:
+            name: of the random numbers.
+
+        Raises:
+            SamplingError: more than one scale of guidance.
+        """
+        decoder: Any = self.model.part(f"{modality}.decoder")
+        chosen = config.of(modality)
+        own = chosen if isinstance(chosen, MediaSampling) else MediaSampling()
+        if len(own.guidance) > 1:
+            raise SamplingError(f"guidance {own.guidance}: {modality} is made under one scale; give one")
+        hidden = decoder.chosen(torch.stack(list(trail)))[None]
+        ids = torch.tensor([self.processor.signals[modality].ids], device=hidden.device)
+        condition = decoder.condition(self.model.backbone, hidden, ids)
+        made = decoder.render(condition, config.random(name), own.guidance[0] if own.guidance else 0.0, own.steps)
+        return Media(modality, made, "assistant")
 
     def guide(
         self, walk: Walk, ids: Ids, config: GenerationConfig, prefill: Callable[[Sequence[Sample]], Read]

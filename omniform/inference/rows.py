@@ -79,6 +79,8 @@ class Row:
         render: (modality, codes) -> medium.
         guide: guidance of the medium that is being written.
         voices: what tells media along with the words.
+        draw: (modality, hidden states, name of the random numbers) -> medium of a signal; the states are those that its
+            tokens follow from, and the one at its last token.
     """
 
     sample: Sample
@@ -95,6 +97,9 @@ class Row:
     guide: Guide | None = None
     voices: tuple[Voice, ...] = ()
     _told: list[Media] = field(default_factory=list)
+    draw: Callable[[str, Sequence[Tensor], str], Segment] | None = None
+    _trail: list[Tensor] = field(default_factory=list)
+    _due: str = ""
     _unread: list[int] = field(default_factory=list)
 
     @property
@@ -112,6 +117,24 @@ class Row:
             self._unread.append(token)
             if self.ending.strings:
                 self.read()
+        self._end()
+
+    def reach(self, hidden: Tensor) -> None:
+        """The hidden state that the next token follows from; a signal's medium is due when its last token was read."""
+        open_ = self.walk is not None and self.walk.signals
+        self._trail = [*self._trail, hidden] if open_ or self._due else [hidden]
+        if self._due and self.draw:
+            modality, self._due = self._due, ""
+            self.segments.append(self.draw(modality, self._trail, f"{self.sample.id}/{len(self.tokens)}"))
+            self._trail = [hidden]
+            self._end()
+
+    def _end(self) -> None:
+        """End the answer where nothing more is wanted or may come; not before a medium that is due."""
+        if self._due:
+            return
+        if self.walk is not None and self.walk.over:
+            self.finish = "stop"
         if self.finish is None and len(self.tokens) >= self.limit:
             self.finish = "length"
         if self.finish:
@@ -134,16 +157,16 @@ class Row:
             return False
         inside = self.walk.open >= 0
         done = self.walk.take(token)
-        if not inside and self.walk.open < 0:
+        if not inside and self.walk.open < 0 and not done:
             return False
         if not inside:
             self.read()
             self._add(self.writer.close())
             self.writer = self.writer.fresh()
-        if done and self.render:
+        if done and self.walk.is_signal(done[0]):
+            self._due = done[0]
+        elif done and self.render:
             self.segments.append(self.render(*done))
-        if self.walk.over:
-            self.finish = "stop"
         return True
 
     def read(self) -> None:

@@ -28,13 +28,15 @@ class MediaSampling:
 
     Attributes:
         guidance: scale of each of the output's contexts (`decoders.codes.Codes`); () is the published ones, and all 1
-            is the model's own distribution.
+            is the model's own distribution. For what a diffusion model makes, its one scale.
+        steps: denoising steps of a diffusion model; 0 is the published number.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     guidance: tuple[float, ...] = ()
+    steps: int = 0
 
     def __post_init__(self) -> None:
         _check(self)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
-from omniform import index, parts
+from omniform import index, parts, writing
 from omniform.frozen import FrozenMap
 from omniform.index import unknown
 from omniform.parts import Part
@@ -112,5 +112,6 @@ def _check_type(owner: type, field: str, value: Any, where: str) -> None:
 
 
 def _kind(part: Any) -> type:
-    """The contract of `omniform.parts` that a part fulfils: Encoder, Connector ..."""
-    return next(c for c in type(part).__mro__ if c.__module__ == parts.__name__ or c is object)
+    """The contract that a part fulfils: Encoder, Connector ..."""
+    contracts = parts.__name__, writing.__name__
+    return next(c for c in type(part).__mro__ if c.__module__ in contracts or c is object)

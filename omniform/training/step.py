@@ -20,8 +20,9 @@ class TrainingError(RuntimeError):
 def accumulate(model: Lmm, step: Step, precision: str, device: torch.device, outputs: Collection[str] = ()) -> Tensor:
     """Add the gradient of a step's mean loss to the parameters; gives that loss.
 
-    Every packed batch counts by its share of the step's learned tokens, of the codes told along with them, or of its
-    documents where the loss is one of the backbone's own, so the gradient is that of the undivided step.
+    Every packed batch counts by its share of the step's learned tokens, of the codes told along with them, of the
+    media regressed, or of its documents where the loss is one of the backbone's own, so the gradient is that of the
+    undivided step.
 
     Args:
         outputs: those whose losses count; () is all.

@@ -24,6 +24,7 @@ from omniform.weights.files import entries, read
 from omniform.weights.fill import fill, slots
 from omniform.weights.hub import folder_of
 from omniform.weights.layout import CheckpointError, LayoutError, match, ours
+from omniform.writing import Diffusion
 
 PACKAGE = "package:"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".gguf")
@@ -84,6 +85,8 @@ def _load_folder(model: Lmm, path: str, folder: Path, source: str) -> None:
     fill(part, ((names[key], values) for key, values in read(held, names)), dtype=torch.float32)
     if fresh:
         model.backbone.experts.spread()
+    if path.endswith(".diffusion"):
+        part.settle(folder)
 
 
 def _fresh(model: Lmm, path: str) -> tuple[str, ...]:
@@ -96,7 +99,9 @@ def _fresh(model: Lmm, path: str) -> tuple[str, ...]:
 def _public_rules(model: Lmm, path: str) -> Rules:
     """Rules between the keys of a part's own public checkpoint and its module's."""
     declared: Any = model.system.parts()[path]
-    return declared.released if isinstance(declared, Encoder | Backbone) and declared.released else (("", ""),)
+    return (
+        declared.released if isinstance(declared, Encoder | Backbone | Diffusion) and declared.released else (("", ""),)
+    )
 
 
 def _load_gguf(model: Lmm, path: str, file: Path) -> None:

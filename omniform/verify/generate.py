@@ -17,8 +17,6 @@ from omniform.verify.check import Context, Failed
 from omniform.verify.small import data_of, small_recipe
 
 QUESTIONS, TOKENS = 6, 12
-GREEDY = GenerationConfig(max_new_tokens=TOKENS, min_new_tokens=TOKENS)
-SAMPLED = GenerationConfig(max_new_tokens=TOKENS, min_new_tokens=TOKENS, temperature=1.0, seed=7)
 
 
 def check(system: System, context: Context) -> str:
@@ -30,22 +28,24 @@ def check(system: System, context: Context) -> str:
     with TemporaryDirectory(prefix="omniform-") as folder:
         setup = set_up(small_recipe(system, system.stages[-1:], Path(folder)))
     engine = Engine(setup.model, setup.processor)
-    documents = _questions(system)
-    asked = {"greedy": GREEDY, "sampled": SAMPLED}
-    media = [m for m, o in system.outputs.items() if o.form == "discrete"]
-    asked |= {f"sampled, {m} first": replace(SAMPLED, first=m) for m in media}
+    documents, media = _questions(system), system.written
+    tokens = max(TOKENS, *(len(output.signal) + 2 for output in system.outputs.values()))
+    greedy = GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens)
+    sampled = replace(greedy, temperature=1.0, seed=7)
+    asked = {"greedy": greedy, "sampled": sampled}
+    asked |= {f"sampled, {m} first": replace(sampled, first=m) for m in media}
     said: set[str] = set()
     for name, config in asked.items():
         batched = engine.generate(documents, config)
         _same(f"{name}, a second time", documents, batched, engine.generate(documents, config))
         alone = [engine.generate([document], config)[0] for document in documents]
         _same(f"{name}, alone", documents, batched, alone)
-        said |= _said(batched)
+        said |= _said(batched, tokens)
     missing = [modality for modality in system.outputs if modality not in {*said, "text"}]
     if missing:
         raise Failed(f"no {', '.join(missing)} came out")
     spoken = f", with {', '.join(media)}" if media else ""
-    what = f"{len(documents)} answers of {TOKENS} tokens{spoken}, greedy and sampled"
+    what = f"{len(documents)} answers of {tokens} tokens{spoken}, greedy and sampled"
     return f"{what}: same twice, same alone and in a batch"
 
 
@@ -63,10 +63,10 @@ def _same(what: str, documents: list[Document], first: list[Answer], second: lis
             raise Failed(f"{document.id}, {what}: tokens {list(a.tokens)} first, {list(b.tokens)} then")
 
 
-def _said(answers: list[Answer]) -> set[str]:
+def _said(answers: list[Answer], tokens: int) -> set[str]:
     """Modalities of the answers' segments; every answer is as long as was asked for."""
-    if any(len(answer.tokens) != TOKENS for answer in answers):
-        raise Failed(f"answers have {[len(a.tokens) for a in answers]} tokens, asked for {TOKENS}")
+    if any(len(answer.tokens) != tokens for answer in answers):
+        raise Failed(f"answers have {[len(a.tokens) for a in answers]} tokens, asked for {tokens}")
     return {_modality(segment) for answer in answers for segment in answer.segments}
 
 

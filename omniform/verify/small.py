@@ -21,6 +21,10 @@ DATA: Mapping[str, Mapping[str, Any]] = FrozenMap(
     image={"kind": "easy-vqa", "split": "test", "limit": DOCUMENTS}, audio={"kind": "tones", "limit": DOCUMENTS}
 )
 """Modality -> what a system that reads it learns from; the first that it reads counts."""
+DRAWN: Mapping[str, Mapping[str, Any]] = FrozenMap(
+    image={"kind": "easy-vqa", "split": "test", "form": "drawings", "limit": DOCUMENTS // 2}
+)
+"""Modality -> what a system besides learns from that answers with a signal of it."""
 
 
 def modality_of(system: System) -> str:
@@ -41,12 +45,17 @@ def data_of(system: System) -> dict[str, Any]:
     return {**DATA[modality], **({"echoed": True} if modality in system.told_along else {})}
 
 
+def drawn_of(system: System) -> list[dict[str, Any]]:
+    """What a system besides is tried on that answers with signals."""
+    return [dict(DRAWN[m]) for m in system.outputs if m in DRAWN and system.writes_signal(m)]
+
+
 def small_recipe(system: System, stages: tuple[Stage, ...], folder: Path) -> Recipe:
     """A recipe of some of a system's stages, with their own prompts, views and parts that learn."""
     return resolve_recipe(
         {
             "name": "verify", "system": system.slug, "size": "tiny", "tokenizer": {"train": 512},
-            "data": {"few": data_of(system)},
+            "data": {"few": [*drawn_of(system), data_of(system)]},
             "stages": {stage.name: _stage(stage) for stage in stages}, "log_every": 1,
             "checkpoint": {"seconds": None}, "out": str(folder),
         }

@@ -51,11 +51,13 @@ def _run(system: System, stage: Stage, folder: Path) -> str:
 
 @torch.no_grad()
 def loss_of(model: Lmm, step: Step, outputs: Sequence[str] = ()) -> float:
-    """Mean loss of outputs (all, without names) over some documents; the same ones before and after, as few steps may
-    change little."""
+    """Weighted sum of the mean losses of outputs (all, without names) over some documents; the same ones before and
+    after, as few steps may change little."""
     model.eval()
     found = [model(batch, outputs) for batch in step.micro]
-    return float(sum(losses[name].total for losses in found for name in outputs or model.outputs)) / step.weight
+    said, weights = model.system.outputs, model.system.loss_weights
+    shares = {name: step.share(name, said[name].form) / weights[name] for name in outputs or said}
+    return float(sum(losses[name].total / share for losses in found for name, share in shares.items()))
 
 
 def _few(names: set[str]) -> str:

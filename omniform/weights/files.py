@@ -20,8 +20,15 @@ from torch import Tensor
 
 from omniform.weights.layout import CheckpointError, Shape
 
-INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-SINGLE = ("model.safetensors", "pytorch_model.bin")
+INDEXES = (
+    "model.safetensors.index.json", "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.bin.index.json",
+)  # fmt: skip
+SINGLE = (
+    "model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin",
+)  # fmt: skip
+PIPELINE = "model_index.json"
+"""What a directory of several models has, as diffusers writes them."""
 ADAPTER = "adapter_config.json"
 CHUNK = 64 * 2**20
 """Bytes read before a file is opened anew: pages of a mapped file count as memory until it is closed."""
@@ -46,10 +53,15 @@ class Entry:
 def entries(folder: Path) -> dict[str, Entry]:
     """Key -> tensor, of the checkpoint in a folder; values are not read.
 
+    Keys of a directory of several models begin with the model's sub-folder: "unet/conv_in.weight".
+
     Raises:
         CheckpointError: no checkpoint, a shard is missing, damaged or cut short, or a file holds more than tensors.
     """
     found: dict[str, Entry] = {}
+    if (folder / PIPELINE).is_file():
+        models = sorted(f for f in folder.iterdir() if any((f / name).is_file() for name in (*INDEXES, *SINGLE)))
+        return {f"{model.name}/{key}": entry for model in models for key, entry in entries(model).items()}
     for file in weight_files(folder):
         for key, (shape, dtype) in _contents(file).items():
             if key in found:

@@ -1,8 +1,8 @@
 """Names and shapes: what a release calls each tensor, and whether a checkpoint holds exactly what a system needs.
 
 A rule is (released prefix, our prefix). Reading, the first rule whose released prefix begins the key applies; writing,
-the first whose our prefix does. Where a rule leads exactly to an encoder, or to a member of several, the rules of that
-encoder family's own public checkpoints (`Encoder.released`) are composed behind it.
+the first whose our prefix does. Where a rule leads exactly to an encoder, to a member of several, or to a diffusion
+model, the rules of that family's own public checkpoints (`Encoder.released`) are composed behind it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from omniform.index import names
 from omniform.index import system as system_of
 from omniform.parts import Encoder, Rules
 from omniform.spec import Joined, System
+from omniform.writing import Diffusion
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]
@@ -70,44 +71,48 @@ class Place(NamedTuple):
 
 def rules_of(system: System) -> Rules:
     """Rules between the release's keys and ours."""
-    return _composed(system.layout.rules, _encoders(system))
+    return _composed(system.layout.rules, _foreign(system))
 
 
 def separate_rules(system: System, prefix: str) -> Rules:
     """Rules between the keys of the other repository that holds the weights under `prefix` (ours), and ours."""
     own = system.layout.separate_rules.get(system.layout.separate.get(prefix, ""))
-    return _composed((("", prefix),), _encoders(system)) if own is None else own
+    return _composed((("", prefix),), _foreign(system)) if own is None else own
 
 
-Encoders: TypeAlias = tuple[tuple[str, Encoder], ...]
-"""Our prefix of each encoder."""
+Foreign: TypeAlias = tuple[tuple[str, Encoder | Diffusion], ...]
+"""Our prefix of each part that has public checkpoints of its own."""
 
 
-def _encoders(system: System) -> Encoders:
-    return tuple((f"inputs.{modality}.encoder.", encoder) for modality, encoder in system.encoders.items())
+def _foreign(system: System) -> Foreign:
+    made = ((modality, output.generator) for modality, output in system.outputs.items())
+    return (
+        *((f"inputs.{modality}.encoder.", encoder) for modality, encoder in system.encoders.items()),
+        *((f"diffusion.{modality}.", model) for modality, model in made if model),
+    )
 
 
 @cache  # asked for every key; a rule for each layer makes hundreds
-def _composed(rules: Rules, encoders: Encoders) -> Rules:
-    return tuple(rule for a, b in rules for rule in _behind(encoders, a, b))
+def _composed(rules: Rules, foreign: Foreign) -> Rules:
+    return tuple(rule for a, b in rules for rule in _behind(foreign, a, b))
 
 
-def _behind(encoders: Encoders, released: str, ours: str) -> Rules:
-    """One rule, with the encoder family's rules composed behind it where it leads to an encoder or to one inside it."""
-    for prefix, whole in encoders:
+def _behind(foreign: Foreign, released: str, ours: str) -> Rules:
+    """One rule, with a family's own rules composed behind it where it leads to such a part or to one inside it."""
+    for prefix, whole in foreign:
         if ours.startswith(prefix):
-            encoder = _inside(whole, ours.removeprefix(prefix))
-            if encoder is not None:
-                return tuple((released + a, ours + b) for a, b in encoder.released)
+            part = _inside(whole, ours.removeprefix(prefix))
+            if part is not None:
+                return tuple((released + a, ours + b) for a, b in part.released)
     return ((released, ours),)
 
 
-def _inside(encoder: Encoder, path: str) -> Encoder | None:
-    """The encoder at a path below another one: "" is itself, "members.1." the second of several."""
-    part: Any = encoder
+def _inside(whole: Encoder | Diffusion, path: str) -> Encoder | Diffusion | None:
+    """The part at a path below another one: "" is itself, "members.1." the second of several encoders."""
+    part: Any = whole
     for step in path.split(".")[:-1]:
         part = dict(enumerate(part)).get(int(step)) if isinstance(part, tuple) else getattr(part, step, None)
-    return part if isinstance(part, Encoder) else None
+    return part if isinstance(part, Encoder | Diffusion) else None
 
 
 def ours(key: str, rules: Rules) -> str | None:

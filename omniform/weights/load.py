@@ -76,6 +76,9 @@ def load_release(
     for source in sources:
         fill(model, _added(source.tensors(), plain) if plain else source.tensors(), dtype=kind, device=device)
         source.check_ties(model)
+    for prefix, folder in release.others.items():
+        if prefix.startswith("diffusion."):
+            model.get_submodule(prefix.rstrip(".")).settle(folder)
     move_constants(model, device)
     return model.eval()
 
