@@ -6,6 +6,7 @@ code bases do, and the learned part is found again by character offsets (`data.p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -14,7 +15,7 @@ from typing import Literal, TypeAlias
 from omniform.frozen import FrozenMap
 from omniform.geometry import SpecError
 
-MEDIA, TEXT, CONTENT, SYSTEM = "{media}", "{text}", "{content}", "{system}"
+MEDIA, TEXT, CONTENT, SYSTEM, NUMBER = "{media}", "{text}", "{content}", "{system}", "{number}"
 
 Medium: TypeAlias = tuple[str, int]
 """Modality, and running index among the document's media."""
@@ -143,7 +144,7 @@ class Prompt:
         asked: what ends a prompt that a backbone reads apart from its answer.
         learn_header: whether the header is learned too.
         learn_user: whether user turns are learned as a whole, words and codes.
-        media: modality -> template of one medium, with `{media}`.
+        media: modality -> template of one medium, with `{media}`; before it `{number}` counts its modality from 1.
         answered: the same for media of an answer, where they differ.
         always_learned: tokens that are predicted wherever they stand, also in user turns.
         bos: whether the tokenizer's begin-of-sequence token comes first.
@@ -210,7 +211,7 @@ class Prompt:
                 pieces += self._assistant(turn, (last and self.last_answer) or self.answer)
         if answer_next:
             pieces.append(Piece(self.header))
-        return [p for p in pieces if p.media is not None or p.text]
+        return [p for p in _numbered(pieces, turns) if p.media is not None or p.text]
 
     def render_apart(self, turns: Sequence[Turn]) -> tuple[list[Piece], list[Piece]]:
         """The last answer apart from what precedes it, for backbones that read a prompt and answer apart.
@@ -307,7 +308,20 @@ class Prompt:
         yield from (Piece(before), Piece(media=number), Piece(after))
 
 
-PLACEHOLDERS = (CONTENT, MEDIA, TEXT, SYSTEM)
+PLACEHOLDERS = (CONTENT, MEDIA, TEXT, SYSTEM, NUMBER)
+
+
+def _numbered(pieces: Sequence[Piece], turns: Sequence[Turn]) -> list[Piece]:
+    """Pieces with the number of each medium in the template before it."""
+    modality = {number: name for t in turns for c in t.content if not isinstance(c, str) for name, number in [c]}
+    counts: Counter[str] = Counter()
+    out = list(pieces)
+    for at, piece in enumerate(pieces):
+        if piece.media is not None:
+            name = modality[piece.media]
+            counts[name] += 1
+            out[at - 1] = replace(out[at - 1], text=out[at - 1].text.replace(NUMBER, str(counts[name])))
+    return out
 
 
 def _merged(content: Sequence[str | Medium]) -> list[str | Medium]:

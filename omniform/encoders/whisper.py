@@ -27,6 +27,7 @@ class Whisper(AudioEncoder):
             its spectrogram is that of the sound alone, and has fewer columns.
         rows: of a sound with silence behind it, those given: all, or only those that were heard before the silence.
             "heard" are cut out when the layers have run over all, "attended" before, so that no layer sees the silence.
+        pool: neighbouring rows whose mean becomes one before the final norm; what is left over is dropped.
     """
 
     abstract = False
@@ -42,6 +43,7 @@ class Whisper(AudioEncoder):
     positions: int = 1500
     padded: bool = True
     rows: Literal["all", "heard", "attended"] = "all"
+    pool: int = 1
 
     def __post_init__(self) -> None:
         if self.rows != "all" and not self.padded:
@@ -62,8 +64,12 @@ class Whisper(AudioEncoder):
         return 2 * self.positions * HOP
 
     def cells(self, size: Hw) -> Grid:
+        return (self.frames(size) // self.pool,)
+
+    def frames(self, size: Hw) -> int:
+        """Rows before neighbours are pooled."""
         samples = self.heard(size, HOP)
-        return (self.positions if self.padded and self.rows == "all" else (samples // HOP + 1) // 2,)
+        return self.positions if self.padded and self.rows == "all" else (samples // HOP + 1) // 2
 
     def layer_params(self) -> int:
         """Parameters of one layer; keys have no bias."""
@@ -80,7 +86,7 @@ class Whisper(AudioEncoder):
         return self.num_params() - self.positions * self.width  # positions are sines and cosines, and stay
 
     def flops(self, size: Hw) -> int:
-        given = self.cells(size)[0]
+        given = self.frames(size)
         columns = 2 * self.positions if self.padded else size[1] // HOP
         rows = self.positions if self.padded else given
         filters = 2 * columns * FREQUENCIES * self.mels

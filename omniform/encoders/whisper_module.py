@@ -18,7 +18,7 @@ ATTENTION: dict[str, Any] = {"attn_implementation": "sdpa"}
 
 
 class Heard(NamedTuple):
-    """Spectrograms of sounds of one length with silence behind them, and the rows that the sounds alone take."""
+    """Spectrograms of sounds of one length, silence behind them, and the rows of the sounds alone, not pooled yet."""
 
     spectrogram: Float[Tensor, "views mels columns"]
     rows: int
@@ -37,7 +37,7 @@ class WhisperModule(AudioModule):
         if self.spec.padded:
             heard = F.pad(heard, (0, self.spec.window - heard.shape[1]))
         spectrogram = log_mel(heard, self.spec.mels, self.spec.rate).to(self.dtype())
-        return spectrogram if self.spec.rows == "all" else Heard(spectrogram, *self.spec.cells((1, waves.shape[-1])))
+        return spectrogram if self.spec.rows == "all" else Heard(spectrogram, self.spec.frames((1, waves.shape[-1])))
 
     def forward(self, heard: Float[Tensor, "views mels columns"] | Heard) -> Features:
         model = self.model
@@ -48,7 +48,10 @@ class WhisperModule(AudioModule):
         for layer in model.layers:
             x = layer(x, None)
             x = x[0] if isinstance(x, tuple) else x  # transformers' older layers give a tuple
-        return Features(model.layer_norm(x[:, :rows]), (rows,))
+        x = x[:, :rows]
+        if self.spec.pool > 1:
+            x = F.avg_pool1d(x.transpose(1, 2), self.spec.pool).transpose(1, 2)
+        return Features(model.layer_norm(x), (x.shape[1],))
 
     def idle(self) -> tuple[str, ...]:
         return ("model.embed_positions.",)

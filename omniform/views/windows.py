@@ -32,22 +32,28 @@ class Windows(Views):
     Attributes:
         most: most windows; what follows is not heard. None hears everything.
         least: seconds to which a shorter sound is lengthened by silence, one window at most.
+        multiple: samples of which its length then becomes a multiple, by silence.
         mix: which channel is heard: the first, or the mean of all.
     """
 
     most: int | None = None
     least: float = 0.0
+    multiple: int = 1
     mix: Literal["first", "mean"] = "mean"
 
     def __post_init__(self) -> None:
-        if self.least < 0 or (self.most is not None and self.most < 1):
-            raise SpecError(f"most {self.most}, least {self.least}: give at least 1 window and no negative time")
+        if self.least < 0 or self.multiple < 1 or (self.most is not None and self.most < 1):
+            raise SpecError(
+                f"most {self.most}, least {self.least}, multiple {self.multiple}: give at least 1 window, no negative "
+                "time and at least 1 sample"
+            )
 
     def plan(self, media: MediaSize, sight: Sight) -> Plan:
         steps, samples = heard(self, media, sight, self.mix)
         window = sight.size[1]
         count = min(ceil(samples / window), self.most or samples)
-        length = window if count > 1 else min(max(samples, ceil(self.least * sight.rate)), window)
+        longer = ceil(max(samples, self.least * sight.rate) / self.multiple) * self.multiple
+        length = window if count > 1 else min(longer, window)
         views = tuple(View((*steps, Span(i * window, length))) for i in range(count))
         rows = flat_rows(sight.cells((1, length)))
         return Plan(views=views, size=(1, length), blocks=tuple(Flat(i, rows) for i in range(count)))
