@@ -92,6 +92,7 @@ class Places:
     Attributes:
         square: whether they are fractions of the square that the picture is padded to, centred, instead.
         decimals: digits after the point.
+        whole: digits of a whole number in the place of a fraction: with 3, thousandths from 000 to 999.
         opening, closing: around the places that belong to one phrase.
         between: between the numbers of one place.
         among: between places.
@@ -99,6 +100,7 @@ class Places:
 
     square: bool = False
     decimals: int = 3
+    whole: int = 0
     opening: str = "["
     closing: str = "]"
     between: str = ","

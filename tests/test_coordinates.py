@@ -44,6 +44,15 @@ def test_words_and_back() -> None:
     assert coordinates.read("(0.2 0.2|0.2 0.2)", other, 2) == [[(0.2, 0.2), (0.2, 0.2)]]
 
 
+def test_thousandths_and_back() -> None:
+    form = Places(whole=3, opening="[[", closing="]]")
+    words = coordinates.write([BOX, (0.0, 0.0, 640.0, 480.0)], SIZE, form)
+    assert words == "[[015,041,468,833;000,000,999,999]]"
+    assert coordinates.read(f"a cat {words} and [[1,2,3,4]]", form) == [
+        [(0.015, 0.041, 0.468, 0.833), (0.0, 0.0, 0.999, 0.999)]
+    ]
+
+
 @pytest.mark.parametrize("text", ["[0.1,0.2,0.3]", "[0.1,0.2,0.3,0.4", "[.1,.2,.3,.4]", "[12.5,0.2,0.3,0.4]", ""])
 def test_what_is_no_box_is_not_read(text: str) -> None:
     assert coordinates.read(text, SQUARE) == []

@@ -35,18 +35,28 @@ def pixels(place: Sequence[float], size: MediaSize, form: Places) -> Place:
 
 def write(places: Sequence[Sequence[float]], size: MediaSize, form: Places) -> str:
     """The places of one phrase, in pixels, as words."""
-    texts = (form.between.join(f"{v:.{form.decimals}f}" for v in fractions(p, size, form)) for p in places)
+    texts = (form.between.join(_written(v, form) for v in fractions(p, size, form)) for p in places)
     return form.opening + form.among.join(texts) + form.closing
 
 
 def read(text: str, form: Places, numbers: int = 4) -> list[list[Place]]:
     """The fractions of every group of places in a text: boxes (4 numbers) or points (2)."""
-    number = r"\d(?:\.\d*)?"
+    number = rf"\d{{{form.whole}}}" if form.whole else r"\d(?:\.\d*)?"
     one = re.escape(form.between).join([number] * numbers)
     groups = re.findall(
         f"{re.escape(form.opening)}({one}(?:{re.escape(form.among)}{one})*){re.escape(form.closing)}", text
     )
-    return [[tuple(map(float, place.split(form.between))) for place in group.split(form.among)] for group in groups]
+    unit = 10**form.whole
+    return [
+        [tuple(float(n) / unit for n in p.split(form.between)) for p in group.split(form.among)] for group in groups
+    ]
+
+
+def _written(fraction: float, form: Places) -> str:
+    """One number: a decimal fraction, or its whole parts, with zeros in front."""
+    if not form.whole:
+        return f"{fraction:.{form.decimals}f}"
+    return f"{min(int(fraction * 10**form.whole), 10**form.whole - 1):0{form.whole}d}"
 
 
 def _sides(size: MediaSize, form: Places) -> tuple[int, int]:
