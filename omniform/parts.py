@@ -253,13 +253,16 @@ class Backbone(Part):
         """Parameters of the linear modules of one layer."""
         raise NotImplementedError
 
-    def lacking_qkv_biases(self) -> int:
-        """Biases that queries, keys and values of one layer could have and do not.
+    def twin_params(self, qkv_bias: bool = False) -> tuple[int, int]:
+        """Parameters of the linear modules of one layer that give keys and values, and of its others.
+
+        Args:
+            qkv_bias: whether biases of queries, keys and values count where they have none.
 
         Raises:
-            SpecError: they are no linear modules of their own.
+            SpecError: they are no modules of their own.
         """
-        raise SpecError(f"{type(self).__name__} does not say which of its modules give queries, keys and values")
+        raise SpecError(f"{type(self).__name__} does not say which of its modules give keys and values")
 
     def head_flops(self) -> int:
         """Forward FLOPs of the logits of one position."""

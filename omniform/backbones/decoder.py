@@ -133,8 +133,11 @@ class Decoder(Configured):
     def layer_linear_params(self) -> int:
         return sum(map(self._group_params, self.linears()))
 
-    def lacking_qkv_biases(self) -> int:
-        return 0 if "qkv" in self.biases else sum(out for _, out in self.linears()["qkv"])
+    def twin_params(self, qkv_bias: bool = False) -> tuple[int, int]:
+        biased = qkv_bias or "qkv" in self.biases
+        queries, *keys = (a * b + b * biased for a, b in self.linears()["qkv"])
+        others = sum(self._group_params(group) for group in self.linears() if group != "qkv")
+        return (sum(keys), queries + others) if keys else (queries, others)  # one module may give all three
 
     def _group_params(self, group: str) -> int:
         return sum(a * b + (b if group in self.biases else 0) for a, b in self.linears()[group])

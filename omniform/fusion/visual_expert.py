@@ -27,9 +27,12 @@ class VisualExpert(Fusion):
     def check(self, backbone: Backbone) -> None:
         if backbone.memory != "keys":
             raise SpecError(f"a visual expert hangs on attention, which {type(backbone).__name__} has none of")
-        if self.qkv_bias:
-            backbone.lacking_qkv_biases()
+        backbone.twin_params(self.qkv_bias)
 
     def num_params(self, backbone: Backbone, width: int) -> int:
-        further = backbone.lacking_qkv_biases() if self.qkv_bias else 0
-        return backbone.layers * (backbone.layer_linear_params() + further)
+        return backbone.layers * sum(backbone.twin_params(self.qkv_bias))
+
+    def learnable_params(self, backbone: Backbone, width: int) -> int:
+        """Of the last layer, words see the media's keys and values only."""
+        _, unseen = backbone.twin_params(self.qkv_bias)
+        return self.num_params(backbone, width) - unseen * self.end_is_text

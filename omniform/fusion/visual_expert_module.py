@@ -18,6 +18,8 @@ from omniform.fusion.splice_module import spliced
 from omniform.fusion.visual_expert import VisualExpert
 
 QKV = ("q_proj", "k_proj", "v_proj")
+SEEN = ("k_proj", "v_proj", "query_key_value", "qkv_proj", "Wqkv", "c_attn")
+"""What families call the modules that give keys and values."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ class VisualExpertModule(Attached):
             self.layers.append(twins)
             self._handles.append(layer.register_forward_hook(partial(self._leave, number), always_call=True))
         self.before_attention(backbone)
+
+    def idle(self) -> tuple[str, ...]:
+        """What the last layer makes of media is read where their end, the last row, passes the expert."""
+        last = len(self.layers) - 1
+        names = [name for name, _ in _linears(self.layers[last])] if self.spec.end_is_text else []
+        return tuple(f"layers.{last}.{name}." for name in names if not name.endswith(SEEN))
 
     def _twin(self, name: str, module: nn.Linear) -> nn.Linear:
         twin = deepcopy(module)
