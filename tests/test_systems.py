@@ -108,6 +108,11 @@ PROMPTS = {
         ("<|im_end|>",),
     ),
     "vila:nvila-8b": (CHATML.format("You are a helpful assistant", "\n", ""), ("<|im_end|>",)),
+    "cogvlm": ("<image>Question: What is this? Answer: A cat.\nQuestion: Why? Answer:Ears.</s>", ("</s>",)),
+    "cogvlm:vqa": (
+        "<image>Question: What is this? Short answer:A cat.</s>Question: Why? Short answer:Ears.</s>", ("</s>",),
+    ),
+    "cogvlm:grounding-generalist": ("<image>What is this?A cat.</s>Why?Ears.</s>", ("</s>",)),
 }  # fmt: skip
 """System or size -> its prompt for two turns about a picture, and what ends an answer."""
 
@@ -120,6 +125,8 @@ LEARNED = {
     "imp:2b": ["A cat.<|im_end|>", "Ears.<|im_end|>"],
     "qwen2-vl": ["A cat.<|im_end|>\n", "Ears.<|im_end|>\n"],
     "vila:nvila-8b": ["A cat.<|im_end|>", "Ears.<|im_end|>"],
+    "cogvlm": [" A cat.\n", "Ears.</s>"],
+    "cogvlm:base-490": ["A cat.</s>", "Ears.</s>"],
 }
 """System or size -> the runs of characters that are learned."""
 
@@ -242,6 +249,10 @@ PHI = {
     "hidden_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 10240,
     "vocab_size": 51200, "partial_rotary_factor": 0.4, "max_position_embeddings": 2048,
 }  # fmt: skip
+EVA_E = {
+    "hidden_size": 1792, "image_size": 490, "intermediate_size": 15360, "num_heads": 16, "num_hidden_layers": 63,
+    "patch_size": 14, "layer_norm_eps": 1e-6, "hidden_act": "gelu", "num_positions": 1226,
+}  # fmt: skip
 RELEASES = {
     "llava-1.5": (
         {**LLAMA, **CLIP, "vocab_size": 32000, "rms_norm_eps": 1e-5, "max_position_embeddings": 4096,
@@ -289,6 +300,12 @@ RELEASES = {
                            "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2},
          "architectures": ["Qwen2VLForConditionalGeneration"]},
         "qwen2-vl:2b",
+    ),
+    "cogvlm": (
+        {**LLAMA, "vocab_size": 32000, "rms_norm_eps": 1e-5, "max_position_embeddings": 4096,
+         "template_version": "chat", "vision_config": EVA_E,
+         "architectures": ["CogVLMForCausalLM"]},
+        "cogvlm:chat-hf",
     ),
     "vila": (
         {"llm": {**QWEN, "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "vocab_size": 151648,
