@@ -5,6 +5,7 @@ from __future__ import annotations
 from omniform.codecs.encodec import ENCODEC_24K, ENCODEC_32K
 from omniform.codecs.units import MHUBERT_KM1000
 from omniform.codecs.vqgan import MAKE_A_SCENE_512
+from omniform.connectors.bracketed import Bracketed
 from omniform.connectors.c_abstractor import CAbstractor
 from omniform.connectors.d_abstractor import DAbstractor
 from omniform.connectors.downsample_mlp import DownsampleMlp
@@ -138,6 +139,8 @@ CONNECTORS: tuple[Connector, ...] = (
     FusedMlp(),
     LdpV2(side=4),
     FusedLdpV2(side=3, expand=2),
+    Bracketed(inner=Linear()),
+    Bracketed(inner=StackedMlp(fold=2, hidden=16)),
     StackedMlp(hidden=24),
     StackedMlp(fold=2, hidden=16),
     PatchMerger(),
@@ -177,6 +180,7 @@ ENCODERS: tuple[Encoder, ...] = (
     WHISPER.but(padded=False, mels=12),
     WHISPER.but(rows="heard"),
     WHISPER.but(rows="attended", pool=2),
+    WHISPER.but(rows="cut"),
     BEATS,
     BEATS.but(classes=0),
     SeveralAudio(members=(WHISPER, BEATS)),

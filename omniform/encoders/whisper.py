@@ -26,7 +26,8 @@ class Whisper(AudioEncoder):
         padded: whether a shorter sound is followed by silence up to the full length, as the model was trained. Else
             its spectrogram is that of the sound alone, and has fewer columns.
         rows: of a sound with silence behind it, those given: all, or only those that were heard before the silence.
-            "heard" are cut out when the layers have run over all, "attended" before, so that no layer sees the silence.
+            "heard" are cut out when the layers have run over all, "attended" before, so that no layer sees the silence,
+            and of "cut" the spectrogram before the convolutions.
         pool: neighbouring rows whose mean becomes one before the final norm; what is left over is dropped.
     """
 
@@ -42,7 +43,7 @@ class Whisper(AudioEncoder):
     mels: int = 80
     positions: int = 1500
     padded: bool = True
-    rows: Literal["all", "heard", "attended"] = "all"
+    rows: Literal["all", "heard", "attended", "cut"] = "all"
     pool: int = 1
 
     def __post_init__(self) -> None:
@@ -91,7 +92,7 @@ class Whisper(AudioEncoder):
         rows = self.positions if self.padded else given
         filters = 2 * columns * FREQUENCIES * self.mels
         convolutions = 2 * 3 * self.width * (columns * self.mels + rows * self.width)
-        seen = given if self.rows == "attended" else rows
+        seen = given if self.rows in ("attended", "cut") else rows
         return filters + convolutions + vit_flops(seen, self.layers, self.width, self.mlp_dim)
 
     def shrunk(self, size: Shrunk) -> Self:

@@ -37,14 +37,17 @@ class WhisperModule(AudioModule):
         if self.spec.padded:
             heard = F.pad(heard, (0, self.spec.window - heard.shape[1]))
         spectrogram = log_mel(heard, self.spec.mels, self.spec.rate).to(self.dtype())
-        return spectrogram if self.spec.rows == "all" else Heard(spectrogram, self.spec.frames((1, waves.shape[-1])))
+        rows = self.spec.frames((1, waves.shape[-1]))
+        if self.spec.rows == "cut":
+            spectrogram = spectrogram[..., : 2 * rows]
+        return spectrogram if self.spec.rows == "all" else Heard(spectrogram, rows)
 
     def forward(self, heard: Float[Tensor, "views mels columns"] | Heard) -> Features:
         model = self.model
         columns, rows = heard if isinstance(heard, Heard) else (heard, (heard.shape[-1] + 1) // 2)
         x = F.gelu(model.conv2(F.gelu(model.conv1(columns)))).transpose(1, 2)
         x = x + model.embed_positions.weight[: x.shape[1]]
-        x = x[:, :rows] if self.spec.rows == "attended" else x
+        x = x[:, :rows] if self.spec.rows in ("attended", "cut") else x
         for layer in model.layers:
             x = layer(x, None)
             x = x[0] if isinstance(x, tuple) else x  # transformers' older layers give a tuple
