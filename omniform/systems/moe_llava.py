@@ -21,6 +21,7 @@ from omniform.prompt import Prompt
 from omniform.spec import Continuous, Layout, Learn, Source, Stage, System
 from omniform.systems._conversations import PLAIN, ending
 from omniform.systems._llava_release import CONNECTOR, connector_of, encoder_of, llava_release, variant_of
+from omniform.systems._qwen_release import QWEN_MLP, language_rules
 from omniform.views.fixed import Fixed
 
 # moellava/conversation.py:276-323; labels moellava/train/train.py:565-757
@@ -31,11 +32,6 @@ EXPERTS = Routed(experts=4, chosen=2, every=2, capacity=1.5, eval_capacity=2.0, 
 
 # --- layout ------------------------------------------------------------------------------------------------------
 
-QWEN_LAYER: Mapping[str, str] = FrozenMap({
-    "ln_1.": "input_layernorm.", "ln_2.": "post_attention_layernorm.", "attn.c_attn.": "self_attn.c_attn.",
-    "attn.c_proj.": "self_attn.o_proj.",
-})  # fmt: skip
-QWEN_MLP: Mapping[str, str] = FrozenMap({"w1.": "up_proj.", "w2.": "gate_proj.", "c_proj.": "down_proj."})
 ROUTER, EXPERT = "mlp.deepspeed_moe.gate.wg.", "mlp.deepspeed_moe.experts.deepspeed_experts."
 
 
@@ -60,12 +56,7 @@ def qwen_rules(layers: int, experts: Routed) -> Rules:
         routed[here + ROUTER] = there + "router."
         for number in range(experts.experts):
             routed.update({f"{here}{EXPERT}{number}.{a}": f"{there}experts.{number}.{b}" for a, b in QWEN_MLP.items()})
-    layer = {**QWEN_LAYER, **{f"mlp.{a}": f"mlp.{b}" for a, b in QWEN_MLP.items()}}
-    plain = {
-        f"transformer.h.{i}.{a}": f"backbone.lm.model.layers.{i}.{b}" for i in range(layers) for a, b in layer.items()
-    }
-    ends = (("transformer.wte.", "backbone.lm.model.embed_tokens."), ("transformer.ln_f.", "backbone.lm.model.norm."))
-    return (*routed.items(), *_media_rules("transformer."), *plain.items(), *ends, ("", "backbone.lm."))
+    return (*routed.items(), *_media_rules("transformer."), *language_rules(layers))
 
 
 def _media_rules(trunk: str) -> Rules:
