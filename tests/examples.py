@@ -7,6 +7,7 @@ from omniform.codecs.units import MHUBERT_KM1000
 from omniform.codecs.vqgan import MAKE_A_SCENE_512
 from omniform.connectors.bracketed import Bracketed
 from omniform.connectors.c_abstractor import CAbstractor
+from omniform.connectors.conv_glu import ConvGlu
 from omniform.connectors.d_abstractor import DAbstractor
 from omniform.connectors.downsample_mlp import DownsampleMlp
 from omniform.connectors.fused_mlp import FusedMlp
@@ -118,6 +119,8 @@ CONNECTORS: tuple[Connector, ...] = (
     DownsampleMlp(fold=3, hidden=(3,)),
     DownsampleMlp(fold=3, hidden=(3, 1, 1 / 3)),
     Glu(mlp_dim=24),
+    ConvGlu(mlp_dim=24),
+    ConvGlu(mlp_dim=16, fold=3, widened=True, divisor=4.0),
     MofMlp(),
     CAbstractor(positions=4, depth=2, width=16, trained=(6, 6)),
     CAbstractor(positions=9, depth=1, width=12, mlp_depth=1, trained=(5, 5)),

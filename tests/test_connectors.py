@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from omniform import index
 from omniform.batch import Features
+from omniform.connectors.conv_glu import ConvGlu
 from omniform.connectors.downsample_mlp import DownsampleMlp
 from omniform.connectors.ldp_v2 import FusedLdpV2, LdpV2
 from omniform.connectors.linear import Linear
@@ -39,7 +40,7 @@ def widths(connector: Connector) -> dict:
 
 def fold(connector: Connector) -> int:
     """What the sides of a map must divide by."""
-    return connector.fold if isinstance(connector, PatchMerger) else 1
+    return connector.fold if isinstance(connector, PatchMerger | ConvGlu) else 1
 
 
 def inputs(connector: Connector, grid: Grid, views: int = 2, dtype: torch.dtype = torch.float32) -> list[Features]:
@@ -272,3 +273,9 @@ def test_published_parameter_counts() -> None:
     assert Mlp().num_params(3 * 1152, 4096) == 30_941_184
     assert QueryTransformer().num_params(4096, 768) == 31_958_784
     assert DownsampleMlp(fold=3, hidden=(3, 1, 1 / 3)).widths(3456, 3584) == (31104, 10368, 3456, 1152, 3584)
+
+
+def test_a_map_that_does_not_fold_evenly_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"ConvGlu folds 2 x 2 cells of a map, but the encoder gives \(3, 4\)"):
+        ConvGlu().cells((3, 4))
+    assert (ConvGlu().cells((96, 96)), ConvGlu().title) == ((48, 48), "Conv + SwiGLU")

@@ -112,6 +112,10 @@ PROMPTS = {
     "cogvlm:vqa": (
         "<image>Question: What is this? Short answer:A cat.</s>Question: Why? Short answer:Ears.</s>", ("</s>",),
     ),
+    "cogvlm2": (
+        "<image>Question: What is this? Answer: A cat.\nQuestion: Why? Answer:Ears.<|end_of_text|>",
+        ("<|end_of_text|>",),
+    ),
     "cogvlm:grounding-generalist": ("<image>What is this?A cat.</s>Why?Ears.</s>", ("</s>",)),
 }  # fmt: skip
 """System or size -> its prompt for two turns about a picture, and what ends an answer."""
@@ -126,6 +130,7 @@ LEARNED = {
     "qwen2-vl": ["A cat.<|im_end|>\n", "Ears.<|im_end|>\n"],
     "vila:nvila-8b": ["A cat.<|im_end|>", "Ears.<|im_end|>"],
     "cogvlm": [" A cat.\n", "Ears.</s>"],
+    "cogvlm2": [" A cat.\n", "Ears.<|end_of_text|>"],
     "cogvlm:base-490": ["A cat.</s>", "Ears.</s>"],
 }
 """System or size -> the runs of characters that are learned."""
@@ -306,6 +311,13 @@ RELEASES = {
          "template_version": "chat", "vision_config": EVA_E,
          "architectures": ["CogVLMForCausalLM"]},
         "cogvlm:chat-hf",
+    ),
+    "cogvlm2": (
+        {**LLAMA, "vocab_size": 128256, "num_multi_query_heads": 8, "intermediate_size": 14336, "rms_norm_eps": 1e-5,
+         "max_position_embeddings": 8192, "template_version": "chat",
+         "vision_config": {**EVA_E, "image_size": 1344, "num_positions": 9217},
+         "architectures": ["CogVLMForCausalLM"]},
+        "cogvlm2",
     ),
     "vila": (
         {"llm": {**QWEN, "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "vocab_size": 151648,

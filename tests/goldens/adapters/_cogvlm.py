@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,3 +49,17 @@ def trace(model: Any, golden: Golden, positions: Tensor, ids: Tensor | None = No
     hidden = model.backbone(embeds, positions.flatten(), tree, None, fused)
     logits = model.backbone.logits(hidden).unflatten(0, (count, length))
     return Traced(encoded.values, stream.connector(encoded).values, rows, logits)
+
+
+def with_class(model: Any, golden: Golden) -> Tensor:
+    """Features of the encoder's last layer, class token first."""
+    encoder = model.stream("image").encoder
+    x = encoder.patch_embedding(golden.inputs["images"])
+    for layer in encoder.transformer["layers"]:
+        x = layer(x)
+    return x
+
+
+def runs(pattern: str, kind: str) -> list[tuple[int, int]]:
+    """Where a letter stands several times in a row: (start, stop)."""
+    return [match.span() for match in re.finditer(f"{kind}+", pattern)]

@@ -1,0 +1,24 @@
+"""Module of `connectors.conv_glu`, with the names of the release."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from omniform.batch import Features
+from omniform.connectors.conv_glu import ConvGlu
+from omniform.connectors.glu_module import GluModule
+
+
+class ConvGluModule(GluModule):
+    """Shapes: (views, rows * columns, in_dim) -> (views, rows / fold * columns / fold, out_dim)."""
+
+    def __init__(self, spec: ConvGlu, in_dim: int, out_dim: int) -> None:
+        width = spec.between(in_dim, out_dim)
+        super().__init__(spec, width, out_dim)
+        self.conv = nn.Conv2d(in_dim, width, spec.fold, stride=spec.fold)
+        self.spec = spec
+
+    def forward(self, features: Features) -> Features:
+        grid = self.spec.cells(features.grid)
+        folded = self.conv(features.values.transpose(1, 2).unflatten(2, features.grid)).flatten(2).transpose(1, 2)
+        return Features(super().forward(Features(folded, grid)).values / self.spec.divisor, grid)
