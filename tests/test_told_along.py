@@ -15,7 +15,9 @@ from torch import Tensor
 
 from omniform import index
 from omniform.batch import Batch, Loss, Told, Tree
+from omniform.data.dataset import Documents
 from omniform.data.document import Document, Media, Segment, Text
+from omniform.data.loader import Loader, Order
 from omniform.data.packing import pack
 from omniform.data.processor import Processor, Sample
 from omniform.data.tokenizer import train_tokenizer
@@ -26,6 +28,7 @@ from omniform.inference.engine import Engine
 from omniform.inference.rows import Answer
 from omniform.inference.sampling import GenerationConfig, MediaSampling, SamplingError
 from omniform.prompt import Turn
+from omniform.training.step import accumulate
 
 FULL = index.system("llama-omni")
 SPEECH: Any = FULL.outputs["audio"]
@@ -239,6 +242,25 @@ def gradients(samples: list[Sample], *, trees: bool) -> tuple[dict[str, Loss], d
     kept = {name: p.grad.clone() for name, p in MODEL.named_parameters() if p.grad is not None}
     MODEL.zero_grad()
     return losses, kept
+
+
+def test_a_step_is_the_same_in_one_batch_or_several() -> None:
+    documents = [spoken(n, ("a duck", 100 + n), ("low", n)) for n in (1600, 1700, 2500, 3001)]
+    found = []
+    for most in (10000, 1):
+        order = Order(tuple((n,) for n in range(4)), 4, 0)
+        step = Loader(Documents(documents), PROCESSOR, order, pack_positions=most).step(range(4))
+        MODEL.zero_grad()
+        loss = accumulate(MODEL, step, "float32", torch.device("cpu"), ("audio",))
+        found.append((len(step.micro), loss, [p.grad.clone() for p in DECODER.parameters() if p.grad is not None]))
+    MODEL.zero_grad()
+    (one, whole, gradient), (several, parts, summed) = found
+    assert (one, several) == (1, 4)
+    assert torch.allclose(whole, parts, rtol=1e-5)
+    units = sum(len(item.codes) for d in documents for item in sample(d).told)
+    assert torch.allclose(whole, sum(gradients([sample(d)], trees=True)[0]["audio"].total for d in documents) / units)  # type: ignore[arg-type]
+    scale = max(float(g.abs().max()) for g in gradient)
+    assert all((a - b).abs().max() < 1e-5 * scale for a, b in zip(gradient, summed, strict=True))
 
 
 def test_only_the_outputs_of_a_stage_are_computed() -> None:
