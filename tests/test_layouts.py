@@ -83,7 +83,13 @@ def test_rules_apply_in_order_and_turn_around():
 
 
 def test_all_disagreements_are_told_at_once():
-    held = {"tower.a": (2, 3), "x": (4,), "tower.new": (1,), "rotary_emb.inv_freq": (8,)}
+    held = {
+        "tower.a": (2, 3),
+        "x": (4,),
+        "tower.new": (1,),
+        "rotary_emb.inv_freq": (8,),
+        "rotary_pos_emb.inv_freq": (8,),
+    }
     wanted = {"inputs.image.encoder.model.a": (2, 4), "inputs.image.learned.newline": (5,), "backbone.lm.x": (4,)}
     found = layout.match(held, wanted, RULES)
     assert found.found == {"inputs.image.encoder.model.a": "tower.a", "backbone.lm.x": "x"}

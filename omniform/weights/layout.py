@@ -21,7 +21,13 @@ from omniform.writing import Diffusion
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]
 
-BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids", "self_attn.bias", "self_attn.masked_bias")
+BUFFERS = (
+    "rotary_emb.inv_freq",
+    "rotary_pos_emb.inv_freq",
+    "embeddings.position_ids",
+    "self_attn.bias",
+    "self_attn.masked_bias",
+)
 """Endings of keys that old files hold although they are no weights: constants that the code computes itself."""
 
 SHOWN = 3
