@@ -116,6 +116,10 @@ PROMPTS = {
         "<image>Question: What is this? Answer: A cat.\nQuestion: Why? Answer:Ears.<|end_of_text|>",
         ("<|end_of_text|>",),
     ),
+    "glm-4v": (
+        "[gMASK]<sop><|user|>\n<image>What is this?<|assistant|>\nA cat.<|user|>\nWhy?<|assistant|>\nEars.",
+        ("<|user|>", "<|observation|>", "<|endoftext|>"),
+    ),
     "cogvlm:grounding-generalist": ("<image>What is this?A cat.</s>Why?Ears.</s>", ("</s>",)),
 }  # fmt: skip
 """System or size -> its prompt for two turns about a picture, and what ends an answer."""
@@ -131,6 +135,7 @@ LEARNED = {
     "vila:nvila-8b": ["A cat.<|im_end|>", "Ears.<|im_end|>"],
     "cogvlm": [" A cat.\n", "Ears.</s>"],
     "cogvlm2": [" A cat.\n", "Ears.<|end_of_text|>"],
+    "glm-4v": ["<|assistant|>\nA cat.", "<|assistant|>\nEars."],
     "cogvlm:base-490": ["A cat.</s>", "Ears.</s>"],
 }
 """System or size -> the runs of characters that are learned."""
@@ -318,6 +323,13 @@ RELEASES = {
          "vision_config": {**EVA_E, "image_size": 1344, "num_positions": 9217},
          "architectures": ["CogVLMForCausalLM"]},
         "cogvlm2",
+    ),
+    "glm-4v": (
+        {"hidden_size": 4096, "num_layers": 40, "num_attention_heads": 32, "multi_query_group_num": 2,
+         "ffn_hidden_size": 13696, "kv_channels": 128, "padded_vocab_size": 151552, "seq_length": 8192,
+         "layernorm_epsilon": 1.5625e-07, "rope_ratio": 1, "add_qkv_bias": True,
+         "vision_config": {**EVA_E, "image_size": 1120, "num_positions": 6401, "scaling_factor": 8}},
+        "glm-4v",
     ),
     "vila": (
         {"llm": {**QWEN, "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "vocab_size": 151648,

@@ -19,6 +19,10 @@ class ConvGluModule(GluModule):
         self.spec = spec
 
     def forward(self, features: Features) -> Features:
-        grid = self.spec.cells(features.grid)
-        folded = self.conv(features.values.transpose(1, 2).unflatten(2, features.grid)).flatten(2).transpose(1, 2)
-        return Features(super().forward(Features(folded, grid)).values / self.spec.divisor, grid)
+        folded = self.folded(features)
+        return Features(super().forward(folded).values / self.spec.divisor, folded.grid)
+
+    def folded(self, features: Features) -> Features:
+        """Neighbouring cells as one."""
+        image = features.values.transpose(1, 2).unflatten(2, features.grid)
+        return Features(self.conv(image).flatten(2).transpose(1, 2), self.spec.cells(features.grid))
