@@ -25,6 +25,7 @@ EXAMPLES: tuple[Fusion, ...] = (
     VisualExpert(end_is_text=False, qkv_bias=True),
     AdapterPrompts(length=3, layers=1),
     AdaptedSplice(rank=3, alpha=6.0),
+    AdaptedSplice(rank=2, alpha=2.0, layers=("q_proj", "k_proj", "v_proj", "o_proj")),
     GatedCrossAttention(heads=2, head_dim=5),
     GatedCrossAttention(every=2, heads=3, head_dim=4, mlp_ratio=2),
 )

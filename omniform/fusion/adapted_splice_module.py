@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from omniform.fusion.adapted_splice import AdaptedSplice
 from omniform.fusion.splice_module import SpliceModule
 
-TARGETS = ("q_proj", "v_proj")
-
 
 class AdaptedSpliceModule(SpliceModule):
     """`adapters` mirrors the language model's modules down to those that are adapted."""
@@ -20,7 +18,7 @@ class AdaptedSpliceModule(SpliceModule):
         super().__init__(spec, backbone, width)
         self.adapters = nn.Module()
         for name, layer in backbone.lm.named_modules():
-            if name.rpartition(".")[2] in TARGETS:
+            if name.rpartition(".")[2] in spec.layers:
                 adapter = Adapter(spec, layer)
                 _put(self.adapters, name, adapter)
                 self._handles.append(layer.register_forward_hook(adapter.add))
