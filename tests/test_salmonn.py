@@ -86,7 +86,9 @@ def test_adapters_begin_at_nothing_and_scale() -> None:
 
 
 def test_adapters_need_projections_of_their_own() -> None:
-    with pytest.raises(SpecError, match="adapts q_proj, v_proj, but Mpt has no such linear layers; it names none: use Splice"):
+    with pytest.raises(
+        SpecError, match="adapts q_proj, v_proj, but Mpt has no such linear layers; it names none: use Splice"
+    ):
         SYSTEM.but({"backbone": index.system("llava:7b-mpt").backbone})
 
 
