@@ -16,12 +16,14 @@ from omniform import index
 from omniform.connectors.query_transformer import QueryTransformer
 from omniform.decoders.regressed import Regressed
 from omniform.decoders.text import Text
+from omniform.diffusion.audio_ldm import AUDIO_LDM_L
 from omniform.diffusion.stable_diffusion import (
     OLD_NAMES,
     STABLE_DIFFUSION_1_5,
     STABLE_DIFFUSION_2_1,
     StableDiffusion,
 )
+from omniform.diffusion.text_to_video import ZEROSCOPE_576W
 from omniform.diffusion.words_module import BEGIN, END
 from omniform.frozen import FrozenMap
 from omniform.geometry import SpecError
@@ -29,7 +31,8 @@ from omniform.spec import System
 from omniform.training.weights import load_parts
 from omniform.writing import Diffusion
 
-EXAMPLES: tuple[Diffusion, ...] = (STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1)
+PICTURES: tuple[Diffusion, ...] = (STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1)
+EXAMPLES = (*PICTURES, ZEROSCOPE_576W, AUDIO_LDM_L)
 
 
 def built(spec: Diffusion) -> Any:
@@ -59,7 +62,7 @@ def test_contract(spec: Diffusion, size: Any) -> None:
     assert small.modality == spec.modality and small.guidance == spec.guidance
 
 
-@pytest.mark.parametrize("spec", EXAMPLES, ids=repr)
+@pytest.mark.parametrize("spec", PICTURES, ids=repr)
 def test_verbs(spec: Diffusion) -> None:
     small = spec.shrunk("tiny")
     module = built(small)

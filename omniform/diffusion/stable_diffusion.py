@@ -16,12 +16,13 @@ BYTES = 258
 
 OLD_NAMES = (("query.", "to_q."), ("key.", "to_k."), ("value.", "to_v."), ("proj_attn.", "to_out.0."))
 """What the autoencoder's attention was called when the first versions were released -> what diffusers calls it now."""
+OLD: Rules = tuple(
+    (f"vae/{half}.mid_block.attentions.0.{a}", f"vae.{half}.mid_block.attentions.0.{b}")
+    for half in ("encoder", "decoder")
+    for a, b in OLD_NAMES
+)
 RULES: Rules = (
-    *(
-        (f"vae/{half}.mid_block.attentions.0.{a}", f"vae.{half}.mid_block.attentions.0.{b}")
-        for half in ("encoder", "decoder")
-        for a, b in OLD_NAMES
-    ),
+    *OLD,
     ("unet/", "unet."),
     ("vae/", "vae."),
     ("text_encoder/text_model.", "text_encoder."),
@@ -157,12 +158,12 @@ class StableDiffusion(Diffusion):
         """Parameters of the UNet."""
         first, last, time = self.channels[0], self.channels[-1], 4 * self.channels[0]
         total = (first + 1) * time + (time + 1) * time  # the embedding of the step
-        total += _conv(3, self.latent, first) + 2 * first + _conv(3, first, self.latent)
-        total += sum(_residual(a, b) + (time + 1) * b for a, b in self._residuals())
-        total += 2 * (_residual(last, last) + (time + 1) * last) + self._attention(last)
+        total += conv(3, self.latent, first) + 2 * first + conv(3, first, self.latent)
+        total += sum(residual(a, b) + (time + 1) * b for a, b in self._residuals())
+        total += 2 * (residual(last, last) + (time + 1) * last) + self._attention(last)
         for number, c in enumerate(self.channels[:-1]):
             total += (2 * self.blocks + 1) * self._attention(c)
-            total += _conv(3, c, c) + _conv(3, self.channels[number + 1], self.channels[number + 1])
+            total += conv(3, c, c) + conv(3, self.channels[number + 1], self.channels[number + 1])
         return total
 
     def _residuals(self) -> Iterator[tuple[int, int]]:
@@ -187,14 +188,14 @@ class StableDiffusion(Diffusion):
     def vae_params(self) -> int:
         """Parameters of the autoencoder."""
         inner, first = self.vae_channels[-1], self.vae_channels[0]
-        middle = 2 * _residual(inner, inner) + 4 * (inner + 1) * inner + 2 * inner
-        total = _conv(3, 3, first) + middle + 2 * inner + _conv(3, inner, 2 * self.latent)  # encoder
-        total += _conv(3, self.latent, inner) + middle + 2 * first + _conv(3, first, 3)  # decoder
-        total += _conv(1, 2 * self.latent, 2 * self.latent) + _conv(1, self.latent, self.latent)
-        total += sum(_conv(3, c, c) for c in (*self.vae_channels[:-1], *self.vae_channels[1:]))
+        middle = 2 * residual(inner, inner) + 4 * (inner + 1) * inner + 2 * inner
+        total = conv(3, 3, first) + middle + 2 * inner + conv(3, inner, 2 * self.latent)  # encoder
+        total += conv(3, self.latent, inner) + middle + 2 * first + conv(3, first, 3)  # decoder
+        total += conv(1, 2 * self.latent, 2 * self.latent) + conv(1, self.latent, self.latent)
+        total += sum(conv(3, c, c) for c in (*self.vae_channels[:-1], *self.vae_channels[1:]))
         for channels, blocks in ((self.vae_channels, self.vae_blocks), (self.vae_channels[::-1], self.vae_blocks + 1)):
             ins = (channels[0], *channels[:-1])
-            total += sum(_residual(a, b) + (blocks - 1) * _residual(b, b) for a, b in zip(ins, channels, strict=True))
+            total += sum(residual(a, b) + (blocks - 1) * residual(b, b) for a, b in zip(ins, channels, strict=True))
         return total
 
     def text_params(self) -> int:
@@ -217,13 +218,14 @@ class StableDiffusion(Diffusion):
         )  # fmt: skip
 
 
-def _conv(kernel: int, a: int, b: int) -> int:
+def conv(kernel: int, a: int, b: int) -> int:
+    """Parameters of a convolution with bias."""
     return kernel * kernel * a * b + b
 
 
-def _residual(a: int, b: int) -> int:
+def residual(a: int, b: int) -> int:
     """Two norms, two convolutions, and a third where the width changes."""
-    return 2 * a + _conv(3, a, b) + 2 * b + _conv(3, b, b) + (_conv(1, a, b) if a != b else 0)
+    return 2 * a + conv(3, a, b) + 2 * b + conv(3, b, b) + (conv(1, a, b) if a != b else 0)
 
 
 STABLE_DIFFUSION_1_5 = StableDiffusion()

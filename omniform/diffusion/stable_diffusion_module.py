@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -21,10 +20,12 @@ from omniform.diffusion.words_module import Bytes, Missing, Released, Words
 class StableDiffusionModule(nn.Module):
     """Condition -> picture; words -> condition."""
 
+    network: ClassVar[Any] = UNet2DConditionModel
+
     def __init__(self, spec: StableDiffusion) -> None:
         super().__init__()
-        self.spec = spec
-        self.unet: Any = UNet2DConditionModel(**spec.unet_config())
+        self.spec: Any = spec
+        self.unet: Any = self.network(**spec.unet_config())
         self.vae: Any = AutoencoderKL(**spec.vae_config())
         self.text_encoder: Any = CLIPTextModel(CLIPTextConfig(**spec.text_config()))
         self.words: Words = Bytes(spec.positions) if spec.tokens == "bytes" else Missing(spec.title)
@@ -46,7 +47,7 @@ class StableDiffusionModule(nn.Module):
         return self.vae.encode(pixels).latent_dist.mean * self.vae.config.scaling_factor
 
     def noise_loss(
-        self, condition: Float[Tensor, "media positions width"], views: UInt8[Tensor, "media 3 rows columns"]
+        self, condition: Float[Tensor, "media positions width"], views: UInt8[Tensor, "views 3 rows columns"]
     ) -> Float[Tensor, " media"]:
         """Mean squared error of what the UNet tells of pictures under noise of random strength, for each picture."""
         with torch.no_grad():
@@ -65,7 +66,7 @@ class StableDiffusionModule(nn.Module):
         random: torch.Generator,
         guidance: float,
         steps: int,
-    ) -> list[Image.Image]:
+    ) -> list[Any]:
         """Pictures of conditions.
 
         Args:
