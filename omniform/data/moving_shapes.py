@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import cos, pi, sin
 
 import numpy as np
@@ -15,6 +15,7 @@ from omniform.data.easy_vqa import COLOURS, SHAPES
 from omniform.frozen import FrozenMap
 from omniform.index import unknown
 
+FORMS = ("qa", "clips")
 SIDE, FRAMES = 64, 8
 """Pixels of a frame's sides; frames of a clip."""
 FINE = 4
@@ -83,16 +84,21 @@ class MovingShapes:
         split: "train" or "test"; they are drawn apart.
         limit: clips.
         seed: of everything that is drawn.
+        form: "qa", one document a question; or "clips", one document for each clip: words, such as "a red circle that
+            moves left", and the clip as the answer.
     """
 
     split: str
     limit: int = 2000
     seed: int = 0
+    form: str = "qa"
     _documents: list[Document] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.split not in ("train", "test"):
             raise unknown("split of moving-shapes", self.split, ("train", "test"))
+        if self.form not in FORMS:
+            raise unknown("form of moving-shapes", self.form, FORMS)
         if self.limit < 1:
             raise DataError(f"moving-shapes: limit {self.limit}; give at least 1 clip")
         random = np.random.default_rng((self.seed, ("train", "test").index(self.split)))
@@ -100,6 +106,11 @@ class MovingShapes:
         for number in range(self.limit):
             clip = drawn(random)
             media = Media("video", clip.frames())
+            if self.form == "clips":
+                words = Text(f"a {clip.colour} {clip.shape} that moves {clip.way}")
+                made = (words, replace(media, role="assistant"))
+                documents.append(Document(made, f"moving-shapes/{self.split}/{number}"))
+                continue
             for kind, question, answer in questions(clip, random):
                 info: FrozenMap[str, str] = FrozenMap(type=kind, answer=answer)
                 name = f"moving-shapes/{self.split}/{number}/{kind}"
@@ -113,7 +124,7 @@ class MovingShapes:
         return self._documents[index]
 
     def group(self, index: int) -> Hashable:
-        return index // 5
+        return index // 5 if self.form == "qa" else index
 
 
 def drawn(random: np.random.Generator) -> Clip:

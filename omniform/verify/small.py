@@ -22,7 +22,9 @@ DATA: Mapping[str, Mapping[str, Any]] = FrozenMap(
 )
 """Modality -> what a system that reads it learns from; the first that it reads counts."""
 DRAWN: Mapping[str, Mapping[str, Any]] = FrozenMap(
-    image={"kind": "easy-vqa", "split": "test", "form": "drawings", "limit": DOCUMENTS // 2}
+    image={"kind": "easy-vqa", "split": "test", "form": "drawings"},
+    video={"kind": "moving-shapes", "split": "test", "form": "clips"},
+    audio={"kind": "tones", "form": "sounds"},
 )
 """Modality -> what a system besides learns from that answers with a signal of it."""
 
@@ -46,8 +48,9 @@ def data_of(system: System) -> dict[str, Any]:
 
 
 def drawn_of(system: System) -> list[dict[str, Any]]:
-    """What a system besides is tried on that answers with signals."""
-    return [dict(DRAWN[m]) for m in system.outputs if m in DRAWN and system.writes_signal(m)]
+    """What a system besides is tried on that answers with signals: about half as many documents in all."""
+    signals = [m for m in system.outputs if m in DRAWN and system.writes_signal(m)]
+    return [{**DRAWN[m], "limit": max(DOCUMENTS // 2 // len(signals), 1)} for m in signals]
 
 
 def small_recipe(system: System, stages: tuple[Stage, ...], folder: Path) -> Recipe:
