@@ -56,9 +56,14 @@ def document(system, text_positions):
 
 @contextmanager
 def counting():
-    """PyTorch's FLOP counter, with attention as the matrix products that it counts."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        yield counter
+    """PyTorch's FLOP counter, with attention as the matrix products that it counts, also where layers are fused."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 # --- parameters --------------------------------------------------------------------------------------------------

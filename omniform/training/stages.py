@@ -161,9 +161,9 @@ def _check(system: System, stage: Stage, values: Mapping[str, Any], where: str) 
         raise RecipeError(
             f"{where}: never published for {system.slug}: {'; '.join(unknown)}. Give a value in the recipe"
         )
-    learning = [i.part for i in values["learn"]]
+    learning = [i.part for i in values["learn"] if not i.tokens]  # rows of tokens have no adapters
     lora = values["lora"]
-    if not learning and not lora:
+    if not values["learn"] and not lora:
         raise RecipeError(f"{where}: no part learns; name one in learn, or give lora")
     if lora:
         if lora.part not in system.parts():
