@@ -236,7 +236,7 @@ def test_connectors_of_whole_models_equal_the_original(name: str, connector: Con
 def test_query_transformer_equals_the_original(
     name: str, ends: tuple[str, str], inputs: int, queries: int, out_dim: int, wanted: str
 ) -> None:
-    params, held, _ = golden(f"parts/next-gpt__outproj_{name}", f"out.{wanted}")
+    params, held, _ = golden(f"next-gpt__outproj_{name}", f"out.{wanted}")
     rules = {f"{ends[0]}.": "into.", f"{ends[1]}.": "out.", "query_embs": "queries", "tfm.": "transformer."}
     connector = QueryTransformer(positions=queries, width=16, layers=2, heads=2, mlp_dim=32)
     module = connector.build(in_dim=20, out_dim=out_dim).eval()

@@ -13,7 +13,7 @@ from omniform.connectors.grouping import Grouping
 from omniform.connectors.grouping_module import Assign
 from omniform.geometry import SpecError
 
-GOLDEN = Path(__file__).parent / "goldens" / "parts" / "next-gpt__inproj_group.safetensors"
+GOLDEN = Path(__file__).parent / "goldens" / "next-gpt__inproj_group.safetensors"
 SMALL = Grouping(width=16, heads=2, tokens=(10, 4), groups=(10, 4), depths=(2, 1, 1))
 
 
