@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from omniform.data.dataset import DataError, Documents
-from omniform.data.document import Document, Text
+from omniform.data.document import Document, Media, Text
 from omniform.evaluation import metrics
 from omniform.evaluation.evaluate import evaluate, question_of, true_answer
 from omniform.evaluation.evaluation import Evaluation, Prediction, Tally
+from omniform.evaluation.judge import Judged
 from omniform.evaluation.metrics import Score
 from omniform.evaluation.metrics.exact_match import normalise
+from omniform.evaluation.runs import EvaluationSettings, RunError
 from omniform.index import UnknownName
 from omniform.inference.rows import Answer
 from omniform.inference.sampling import GenerationConfig
@@ -158,3 +160,57 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         other.save(tmp_path)
     assert (tmp_path / "predictions.jsonl").read_text("utf-8") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "predictions.jsonl"]
+
+
+# --- judges ------------------------------------------------------------------------------------------------------
+
+
+class Speaker(Parrot):
+    """Answers with sounds, and words beside them; nothing at an empty word."""
+
+    def generate(self, documents: Sequence[Document], config: GenerationConfig, progress: Any = None) -> list[Answer]:
+        self.config = config
+        said = super().generate(documents, config, progress)
+        sounds = [(Media("audio", b"RIFF" + a.text.encode(), "assistant"),) if a.text else () for a in said]
+        return [Answer((*m, *a.segments), a.tokens, a.log_probs, a.finish) for m, a in zip(sounds, said, strict=True)]
+
+
+def spoken(*words: str) -> Documents:
+    rows = [(Text(f"say {w}"), Media("audio", f"{w}.wav", "assistant")) for w in words]
+    return Documents([Document(r, info={"answer": w}) for r, w in zip(rows, words, strict=True)])
+
+
+def test_a_judge_puts_media_into_words() -> None:
+    speaker, judge = Speaker(["a", "", "c"]), Parrot(["one two", "four"])
+    found = evaluate(
+        Judged(speaker, judge, "what is said?", 7), spoken("one two", "two", "three four"),
+        metric_name="word_error_rate", config=GenerationConfig(max_new_tokens=3, modalities=("audio",)),
+    )  # fmt: skip
+    assert [(p.prediction, p.answer) for p in found.predictions] == [
+        ("one two", "one two"), ("", "two"), ("four", "three four"),
+    ]  # fmt: skip
+    assert found.overall.score == Score(2.0, 5.0, True)
+    assert [[m.source for m in media] for media in found.media] == [[b"RIFFa"], [], [b"RIFFc"]]
+    asked = judge.asked
+    assert [d.segments for d in asked] == [
+        (Media("audio", b"RIFFa"), Text("what is said?")), (Media("audio", b"RIFFc"), Text("what is said?")),
+    ]  # fmt: skip
+    assert speaker.config.modalities == ("audio",)
+
+
+def test_answers_without_words_need_words_to_compare_with() -> None:
+    silent = Document((Text("say one"), Media("audio", "one.wav", "assistant")), "s")
+    with pytest.raises(DataError, match="document s ends without an answer"):
+        true_answer(silent)
+    assert true_answer(spoken("one")[0]) == "one"
+
+
+def test_settings_of_a_recipe() -> None:
+    settings = EvaluationSettings.of(
+        {"data": "test", "write": "audio", "judge": "runs/hear", "question": "what?", "max_new_tokens": 9}
+    )
+    config = settings.generation()
+    assert (config.max_new_tokens, config.modalities, config.first) == (9, ("audio",), "audio")
+    assert EvaluationSettings.of({"data": "test"}).generation() == GenerationConfig(max_new_tokens=32)
+    with pytest.raises(RunError, match="add a `question`"):
+        EvaluationSettings.of({"data": "test", "judge": "runs/hear"})

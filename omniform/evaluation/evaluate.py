@@ -64,7 +64,7 @@ def evaluate(
 
 
 def true_answer(document: Document) -> str:
-    """What the assistant says at a document's end.
+    """What the assistant says at a document's end; `info["answer"]` where that is media alone.
 
     Raises:
         DataError: it says nothing there.
@@ -75,6 +75,8 @@ def true_answer(document: Document) -> str:
             break
         if isinstance(segment, Text):
             said.append(segment.text)
+    if not said and document.segments[-1].role == "assistant" and "answer" in document.info:
+        return str(document.info["answer"])
     if not said:
         raise DataError(
             f"document {document.id or '(unnamed)'} ends without an answer of the assistant to compare with; "

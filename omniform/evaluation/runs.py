@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from omniform.data.datasets import open_dataset
 from omniform.evaluation.chart import Curve
 from omniform.evaluation.metrics import metric
 from omniform.index import unknown
+from omniform.inference.sampling import GenerationConfig
 from omniform.training.metrics import read_records
 from omniform.training.plain import Fields, read_yaml
 from omniform.training.recipe import Recipe, resolve_recipe
@@ -40,12 +41,17 @@ class EvaluationSettings:
     Attributes:
         data: name of one of the recipe's datasets.
         limit: at most so many documents, from the first.
+        write: the one modality that answers are of; empty leaves it to the model.
+        judge: a run or model that puts media in answers into words, which are compared; it is asked `question`.
     """
 
     data: str
     metric: str = "exact_match"
     limit: int | None = None
     max_new_tokens: int = 32
+    write: str = ""
+    judge: str = ""
+    question: str = ""
 
     @staticmethod
     def of(plain: Mapping[str, Any]) -> EvaluationSettings:
@@ -56,16 +62,26 @@ class EvaluationSettings:
             UnknownName: a key or metric that there is not.
             RunError: it does not say which data.
         """
-        read = Fields(dict(plain), "evaluate", ("data", "metric", "limit", "max_new_tokens"))
+        read = Fields(dict(plain), "evaluate", tuple(f.name for f in fields(EvaluationSettings)))
         if "data" not in read.data:
             raise RunError("the recipe does not say what to evaluate on; add `evaluate: {data: NAME}`, or give --data")
         name = read.get("metric", str, "exact_match")
         metric(name)
+        said = {key: read.get(key, str, "") for key in ("write", "judge", "question")}
+        if said["judge"] and not said["question"]:
+            raise RunError("the recipe names a judge and not what it is asked; add a `question` to `evaluate`")
         return EvaluationSettings(
             data=read.get("data", str, ""),
             metric=name,
             limit=read.optional("limit", int, None),
             max_new_tokens=read.get("max_new_tokens", int, 32),
+            **said,
+        )
+
+    def generation(self) -> GenerationConfig:
+        """How answers are generated."""
+        return GenerationConfig(
+            max_new_tokens=self.max_new_tokens, modalities=(self.write,) if self.write else (), first=self.write
         )
 
 

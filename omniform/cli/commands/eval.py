@@ -19,6 +19,9 @@ def command(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many questions.", show_default=False)
     ] = None,
+    judge: Annotated[
+        str, typer.Option(help="Run that puts media in answers into words, instead of the recipe's.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Where results go; the run's directory.", show_default=False)] = None,
     report: Annotated[bool, typer.Option("--report", help="Also write report.html.")] = False,
     examples: Annotated[int, typer.Option(min=0, help="Print so many answers.")] = 0,
@@ -31,20 +34,23 @@ def command(
     """
     from omniform.cli.output import print_json
     from omniform.cli.progress import progress
-    from omniform.evaluation.evaluate import evaluate
+    from omniform.evaluation.evaluate import Answering, evaluate
+    from omniform.evaluation.judge import Judged
     from omniform.evaluation.run_report import run_report
     from omniform.evaluation.runs import EvaluationSettings, Run
     from omniform.inference.load import open_model
-    from omniform.inference.sampling import GenerationConfig
 
     opened = Run(run)
-    given: dict[str, Any] = {"data": data, "metric": metric, "limit": limit}
+    given: dict[str, Any] = {"data": data, "metric": metric, "limit": limit, "judge": judge}
     settings = EvaluationSettings.of({**opened.recipe.evaluate, **{k: v for k, v in given.items() if v}})
     dataset, engine = opened.dataset(settings.data), open_model(run, device=device or None)
+    answering: Answering = engine
+    if settings.judge:
+        answering = Judged(engine, open_model(settings.judge, device=device or None), settings.question)
     with progress(f"asking {settings.data}", "answers") as show:
         found = evaluate(
-            engine, dataset, metric_name=settings.metric, limit=settings.limit, progress=show,
-            config=GenerationConfig(max_new_tokens=settings.max_new_tokens),
+            answering, dataset, metric_name=settings.metric, limit=settings.limit, progress=show,
+            config=settings.generation(),
         )  # fmt: skip
     folder = out or run
     found.save(folder)
