@@ -22,7 +22,9 @@ from omniform.data.made import made
 from omniform.data.sound import samples_of
 from omniform.data.spoken import QUESTION, Spoken
 from omniform.evaluation.metrics import Score, metric
+from omniform.geometry import MediaSize
 from omniform.index import UnknownName
+from omniform.training.recipe import load_recipe
 
 STAND_IN = f"""#!{sys.executable} -S
 import sys, struct, math
@@ -148,7 +150,7 @@ def test_the_other_way_round_uses_the_same_recordings(stand_in: Path) -> None:
     assert text == Text(f"say {heard_[0].info['answer']}")
     assert isinstance(media, Media) and (media.role, media.source) == ("assistant", heard_[0].media[0].source)
     steady = list(Spoken("test", limit=5, steady=True, noise=[None], lengths=[2]).utterances())
-    assert {(u.speed, u.pitch, u.noise) for u in steady} == {(170, 50, None)}
+    assert {(u.speed, u.pitch, u.loudness, u.noise) for u in steady} == {(170, 50, 0.6, None)}
     assert {len(u.words.split()) for u in steady if u.kind == "digits"} == {2}
 
 
@@ -228,3 +230,12 @@ def test_rates_add_up_over_words() -> None:
     assert total == Score(2.0, 3.0, True) and not total.full and total.ratio == 2 / 3
     with pytest.raises(DataError, match="holds no words"):
         score("one", " . ")
+
+
+def test_the_recipe_that_hears_is_whole() -> None:
+    path = Path(__file__).parents[1] / "recipes" / "hear.yaml"
+    recipe = load_recipe(path)
+    assert (recipe.system.input_type, recipe.system.output_type) == ("A", 1)
+    assert recipe.system.plan("audio", MediaSize(samples=20000, rate=16000)).positions == 40
+    assert [stage.data for stage in recipe.stages] == ["single", "train"]
+    assert recipe.data["test"][0]["split"] == "test" and recipe.evaluate["metric"] == "word_error_rate"

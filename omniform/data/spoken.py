@@ -25,8 +25,8 @@ FORMS, SPLITS = ("hear", "say"), ("train", "test")
 CONTENT: Mapping[str, tuple[str, ...]] = FrozenMap(all=("digits", "command"), digits=("digits",), commands=("command",))
 """Kinds of phrases, which come in turn."""
 LOUDNESS, LEAD = (0.3, 0.9), (0.02, 0.3)
-STEADY = 170, 50
-"""Speed and pitch where they do not vary."""
+STEADY: Mapping[str, Any] = FrozenMap(speed=170, pitch=50, loudness=0.6, lead=0.05)
+"""How it is said where that does not vary."""
 QUESTION = "what is said?"
 MADE = 1
 """Raised when the same arguments give other sounds."""
@@ -48,7 +48,7 @@ class Spoken:
         voices: espeak-ng's, instead of the split's own.
         noise: dB by which the speech is stronger than the noise, of which one is drawn; null is quiet.
         lengths: digits of a string, of which one is drawn.
-        steady: whether speed and pitch are always the same.
+        steady: whether speed, pitch, loudness and the silence before are always the same.
     """
 
     split: str
@@ -97,9 +97,10 @@ class Spoken:
             speed, pitch = (int(random.integers(*between)) for between in (phrases.SPEED, phrases.PITCH))
             voice, noise = (random.integers(len(names)) for names in (voices, self.noise))
             loudness, lead = (round(float(random.uniform(*between)), 3) for between in (LOUDNESS, LEAD))
+            varied = {"speed": speed, "pitch": pitch, "loudness": loudness, "lead": lead}
             yield Utterance(
-                words=words, kind=kind, voice=voices[voice], speed=STEADY[0] if self.steady else speed,
-                pitch=STEADY[1] if self.steady else pitch, noise=self.noise[int(noise)], loudness=loudness, lead=lead,
+                words=words, kind=kind, voice=voices[voice], noise=self.noise[int(noise)],
+                **(STEADY if self.steady else varied),
             )  # fmt: skip
 
     def _content(self, said: Sequence[Utterance]) -> Mapping[str, Any]:
