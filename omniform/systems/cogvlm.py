@@ -138,12 +138,12 @@ SYSTEM = System(
         "image.encoder": 4282600000, "image.connector": 142600000, "image.fusion": 6476000000, "total": 17639685376,
     },
     variants={
+        "chat-hf": {"layout": CONVERTED},
         "vqa": of(family.VQA),
         "base-490": of(BASE),
         "base-224": of(BASE, **SMALL),
         "grounding-base": of(GROUNDING),
         "grounding-generalist": of(GROUNDING),
-        "chat-hf": {"layout": CONVERTED},
     },
 )  # fmt: skip
 
