@@ -83,7 +83,7 @@ def block(tree: Tree, spans: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Ten
     real = torch.zeros(len(spans), longest, dtype=torch.bool)
     for i, (a, b) in enumerate(spans):
         index[i, : b - a] = torch.arange(a, b)
-        seen[i, : b - a, : b - a] = tree.mask(a, b)
+        seen[i, : b - a, : b - a] = tree.mask(torch.arange(a, b))
         real[i, : b - a] = True
     mask = torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
     return index, mask[:, None], real.flatten().nonzero()[:, 0]

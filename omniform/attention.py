@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -132,13 +133,51 @@ def _additive(
 # --- a tree, span by span ------------------------------------------------------------------------------------------
 
 
+WIDE = 8
+"""What hangs on a root is attended to limb by limb where it is this many times as long as the root."""
+
+
+class Limb(NamedTuple):
+    """Positions [start, stop) that attend among themselves and to the whole of `root`, which is empty or precedes them.
+
+    A limb is a span (a root with all that hangs on it), or a root alone, or what hangs on one of its branches.
+    """
+
+    start: int
+    stop: int
+    root: tuple[int, int] = (0, 0)
+
+    @property
+    def before(self) -> int:
+        return self.root[1] - self.root[0]
+
+    def of(self, x: Float[Tensor, "rows heads n dim"]) -> Float[Tensor, "rows heads limb dim"]:
+        """The root's rows and its own."""
+        own = x[:, :, self.start : self.stop]
+        return torch.cat([x[:, :, slice(*self.root)], own], 2) if self.before else own
+
+
+def limbs_of(tree: Tree) -> list[Limb]:
+    """Limbs in order, which together are all positions."""
+    limbs = []
+    for start, stop in tree.spans:
+        root = tree.nodes[int(tree.node_of[start])]
+        if stop - root.stop <= WIDE * (root.stop - start):
+            limbs.append(Limb(start, stop))
+            continue
+        number = tree.nodes.index(root)
+        starts = [n.start for n in tree.nodes if n.parent == number]
+        limbs += [Limb(start, root.stop), *(Limb(a, b, (start, root.stop)) for a, b in pairwise([*starts, stop]))]
+    return limbs
+
+
 @dataclass(frozen=True)
 class Piece:
-    """Rows of a span that attend together.
+    """Rows of a limb and its root that attend together.
 
     Attributes:
-        rows: first and last row (exclusive), counted from the span's start.
-        keys: they see keys of the span up to here.
+        rows: first and last row (exclusive), counted from the root's start.
+        keys: they see keys up to here.
         mask: additive (1, heads or 1, rows, keys); None is causal.
     """
 
@@ -151,45 +190,43 @@ def _spans(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, slopes: Slopes | None, dropout: float,
     options: dict[str, Any],
 ) -> Tensor:  # fmt: skip
-    """Attend within each span: its trunk causally, what hangs on it under a mask.
+    """Attend within each limb: its trunk causally, what hangs on it under a mask.
 
-    On a CPU faster than padded blocks of spans: nothing is padded or gathered, and causal calls do half the work
-    (`benchmarks/attention.py`).
+    On a CPU faster than padded blocks of spans: nothing is padded, little is gathered, and causal calls do half the
+    work (`benchmarks/attention.py`). A limb's trunk is read together with its root, so that it stays causal.
     """
-    pieces = span_pieces(tree, window, slopes, query)
-    lengths = [b - a for a, b in tree.spans]
     out = []
-    for q, k, v, span in zip(*(x.split(lengths, 2) for x in (query, key, value)), pieces, strict=True):
-        for rows, piece in zip(q.split([b - a for a, b in (p.rows for p in span)], 2), span, strict=True):
-            causal = piece.mask is None
-            seen = k[:, :, : piece.keys], v[:, :, : piece.keys]
-            out.append(F.scaled_dot_product_attention(rows, *seen, piece.mask, dropout, causal, **options))
+    for limb, pieces in limb_pieces(tree, window, slopes, query):
+        q, k, v = (limb.of(x) for x in (query, key, value))
+        rows = []
+        for (first, last), keys, mask in ((p.rows, p.keys, p.mask) for p in pieces):
+            seen = k[:, :, :keys], v[:, :, :keys]
+            causal = mask is None
+            rows.append(F.scaled_dot_product_attention(q[:, :, first:last], *seen, mask, dropout, causal, **options))
+        rows[0] = rows[0][:, :, max(limb.before - pieces[0].rows[0], 0) :]
+        out += rows
     return torch.cat(out, 2)
 
 
-def span_pieces(tree: Tree, window: int | None, slopes: Slopes | None, like: Tensor) -> list[list[Piece]]:
-    """The pieces of every span, made once for all layers."""
+def limb_pieces(tree: Tree, window: int | None, slopes: Slopes | None, like: Tensor) -> list[tuple[Limb, list[Piece]]]:
+    """The pieces of every limb, made once for all layers."""
     memo_key = ("pieces", window, slopes, like.device, like.dtype)
     if memo_key not in tree.memo:
-        trunks = [node.stop - node.start for node in tree.nodes if node.parent < 0]
-        tree.memo[memo_key] = [
-            _pieces(tree, span, trunk, window, slopes, like) for span, trunk in zip(tree.spans, trunks, strict=True)
-        ]
+        tree.memo[memo_key] = [(limb, _pieces(tree, limb, window, slopes, like)) for limb in limbs_of(tree)]
     return tree.memo[memo_key]
 
 
-def _pieces(
-    tree: Tree, span: tuple[int, int], trunk: int, window: int | None, slopes: Slopes | None, like: Tensor
-) -> list[Piece]:
-    start, stop = span
-    length = stop - start
-    causal = trunk if slopes is None and (window is None or trunk <= window) else 0
-    pieces = [Piece((0, causal), causal, None)] if causal else []
-    if causal < length:
-        depth = tree.depth[start:stop]
-        seen, back = tree.mask(start, stop, window)[causal:], depth[causal:, None] - depth[None, :]
+def _pieces(tree: Tree, limb: Limb, window: int | None, slopes: Slopes | None, like: Tensor) -> list[Piece]:
+    at = torch.cat([torch.arange(*limb.root), torch.arange(limb.start, limb.stop)])
+    first = tree.nodes[int(tree.node_of[limb.start])]
+    trunk = limb.before + first.stop - limb.start
+    causal = trunk if slopes is None and (window is None or trunk <= window) else limb.before
+    pieces = [Piece((0, causal), causal, None)] if causal > limb.before else []
+    if causal < len(at):
+        depth = tree.depth[at]
+        seen, back = tree.mask(at, window)[causal:], depth[causal:, None] - depth[None, :]
         mask = _additive(seen.to(like.device), back.to(like.device), slopes, like)
-        pieces.append(Piece((causal, length), length, mask.view(1, -1, length - causal, length)))
+        pieces.append(Piece((causal, len(at)), len(at), mask.view(1, -1, *seen.shape)))
     return pieces
 
 

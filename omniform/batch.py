@@ -1,7 +1,8 @@
 """The packed batch: one flat sequence of positions without padding, and the attention tree over it.
 
 A document is a chain of nodes from a root: documents about the same medium share the root (the *trunk*), and each
-question-answer *branch* sees the trunk and itself only. Position ids run along the chain, so every branch computes
+question-answer *branch* sees the trunk and itself only. Where all documents open with the same words, these are the
+root, and trunks hang on it. Position ids run along the chain, so every branch computes
 what it would compute alone.
 """
 
@@ -125,12 +126,13 @@ class Tree:
         lengths = chains.double() @ torch.tensor([float(n.stop - n.start) for n in self.nodes]).double()
         return (chains.to(sums) @ sums) / lengths[:, None].to(sums)
 
-    def mask(self, start: int = 0, stop: int | None = None, window: int | None = None) -> Tensor:
-        """[n, n] bool over positions [start, stop): True where the row may attend to the column.
+    def mask(self, at: Int[Tensor, " n"] | None = None, window: int | None = None) -> Tensor:
+        """[n, n] bool over these positions (all), in order: True where the row may attend to the column.
 
         With `window` only the last `window` positions of the chain are seen.
         """
-        node, depth = self.node_of[start:stop], self.depth[start:stop]
+        at = torch.arange(self.length) if at is None else at
+        node, depth = self.node_of[at], self.depth[at]
         order = torch.arange(len(node))
         seen = self.ancestors[node][:, node] & (order[None, :] <= order[:, None])
         return seen if window is None else seen & (depth[:, None] - depth[None, :] < window)

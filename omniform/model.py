@@ -6,6 +6,7 @@ Names no system and no modality.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -173,6 +174,13 @@ class Lmm(nn.Module):
         # backbones without layers to attach to need not take these
         more = {name: given for name, given in (("fused", fused), ("notes", notes)) if given is not None}
         return self.backbone(embeds, batch.positions, batch.tree, cache, **more), fused
+
+    def lasts_only(self, batch: Batch) -> AbstractContextManager[None]:
+        """Within, work is saved where only the hidden states at the ends of documents are read, and caches."""
+        streams: Any = [s for s in self.inputs.values() if isinstance(s, ContinuousInput)]
+        inside = any(stream.fusion.in_layers for stream in streams)  # may tell positions apart there
+        ends = torch.tensor(batch.tree.lasts, device=batch.ids.device)
+        return nullcontext() if inside else self.backbone.last_mlp_at(ends)
 
     def forward(self, batch: Batch, outputs: Collection[str] = ()) -> dict[str, Loss]:
         """Losses by output, and the backbone's own by name; `System.loss_weights` holds their factors.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from typing import Literal, TypeAlias
 
@@ -335,7 +336,8 @@ def _merged(content: Sequence[str | Medium]) -> list[str | Medium]:
     return out
 
 
-def _split(template: str) -> list[str]:
+@lru_cache
+def _split(template: str) -> tuple[str, ...]:
     """Literals and placeholders of a template, in order."""
     parts, rest = [], template
     while rest:
@@ -346,4 +348,4 @@ def _split(template: str) -> list[str]:
         at, placeholder = min(found)
         parts += [rest[:at], placeholder]
         rest = rest[at + len(placeholder) :]
-    return [p for p in parts if p]
+    return tuple(p for p in parts if p)

@@ -7,11 +7,15 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from omniform.attention import compiled_flex, flex_arguments, span_pieces, tree_attention
+from omniform.attention import compiled_flex, flex_arguments, limb_pieces, limbs_of, tree_attention
 from omniform.batch import Node, Tree
 
 TREE = Tree((Node(0, 3), Node(3, 5), Node(5, 6, 1), Node(6, 8, 1), Node(8, 9, 3)))
 """A document of 3; a trunk of 2 with a branch of 1 and a branch of 2 that has a branch of 1."""
+OPENING = Tree(
+    (Node(0, 2), Node(2, 9, 0), Node(9, 11, 1), Node(11, 15, 1), Node(15, 24, 0), Node(24, 27, 0), Node(27, 28, 5))
+)
+"""Two positions that three documents open with: a trunk with two branches, one alone, a trunk with one."""
 SLOPES = (0.5, 0.25, 0.125, 0.0625)
 
 
@@ -25,6 +29,9 @@ def random_tree(seed, documents=4, longest=9):
             parent = rng.randint(first, len(nodes) - 1) if len(nodes) > first else -1
             nodes.append(Node(start, start + rng.randint(1, longest), parent))
     return Tree(tuple(nodes))
+
+
+TREES = (*map(random_tree, range(3)), OPENING)
 
 
 def random_qkv(length, heads=4, kv_heads=2, dim=8, rows=1):
@@ -74,12 +81,11 @@ def test_trees_that_are_none_are_refused():
 def test_the_window_of_a_tree_counts_along_the_chain():
     assert TREE.mask(window=2)[8].nonzero().flatten().tolist() == [7, 8]
     assert TREE.mask(window=3)[6].nonzero().flatten().tolist() == [3, 4, 6]
-    assert TREE.mask(3, 9, window=2)[3].nonzero().flatten().tolist() == [1, 3]
+    assert TREE.mask(torch.arange(3, 9), window=2)[3].nonzero().flatten().tolist() == [1, 3]
 
 
-@pytest.mark.parametrize("seed, window, slopes", list(product(range(3), (None, 4), (None, SLOPES))))
-def test_tree_attention_equals_softmax_under_the_mask(seed, window, slopes):
-    tree = random_tree(seed)
+@pytest.mark.parametrize("tree, window, slopes", list(product(TREES, (None, 4), (None, SLOPES))))
+def test_tree_attention_equals_softmax_under_the_mask(tree, window, slopes):
     q, k, v = random_qkv(tree.length)
     out, _ = tree_attention(torch.nn.Module(), q, k, v, None, tree=tree, sliding_window=window, slopes=slopes)
     back = tree.depth[:, None] - tree.depth[None, :]
@@ -88,6 +94,21 @@ def test_tree_attention_equals_softmax_under_the_mask(seed, window, slopes):
     weight = torch.randn_like(expected)
     for got, want in zip(*(torch.autograd.grad((x * weight).sum(), (q, k, v)) for x in (out, expected)), strict=True):
         assert torch.allclose(got, want, atol=1e-5)
+
+
+def test_what_hangs_on_a_short_root_attends_limb_by_limb():
+    assert limbs_of(OPENING) == [(0, 2, (0, 0)), (2, 15, (0, 2)), (15, 24, (0, 2)), (24, 28, (0, 2))]
+    assert limbs_of(TREE) == [(0, 3, (0, 0)), (3, 9, (0, 0))]
+    pieces = [
+        [(p.rows, p.keys, p.mask is None) for p in found]
+        for _, found in limb_pieces(OPENING, None, None, torch.zeros(1, 1, 28, 4))
+    ]
+    assert pieces == [
+        [((0, 2), 2, True)],
+        [((0, 9), 9, True), ((9, 15), 15, False)],
+        [((0, 11), 11, True)],
+        [((0, 5), 5, True), ((5, 6), 6, False)],
+    ]
 
 
 @torch.no_grad()
@@ -107,14 +128,14 @@ def test_the_fused_kernel_is_compiled_once_and_masks_are_made_once_for_all_layer
     assert compiled_flex() is compiled_flex()
     assert flex_arguments(TREE, torch.device("cpu"), None) is flex_arguments(TREE, torch.device("cpu"), None)
     q = torch.zeros(1, 1, 9, 4)
-    assert span_pieces(TREE, None, None, q) is span_pieces(TREE, None, None, q)
+    assert limb_pieces(TREE, None, None, q) is limb_pieces(TREE, None, None, q)
 
 
 def test_documents_alone_attend_causally_without_a_mask():
     q = torch.zeros(1, 1, 9, 4)
-    masks = [[piece.mask for piece in span] for span in span_pieces(Tree.of([4, 5]), 5, None, q)]
+    masks = [[piece.mask for piece in pieces] for _, pieces in limb_pieces(Tree.of([4, 5]), 5, None, q)]
     assert masks == [[None], [None]]
-    trunk, branches = span_pieces(TREE, None, None, q)[1]
+    _, (trunk, branches) = limb_pieces(TREE, None, None, q)[1]
     assert (trunk.mask, trunk.rows, trunk.keys) == (None, (0, 2), 2)
     assert (branches.mask.shape, branches.rows, branches.keys) == ((1, 1, 4, 6), (2, 6), 6)
 

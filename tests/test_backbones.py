@@ -228,6 +228,26 @@ def test_decoding_with_a_cache_equals_the_whole_forward(name):
     assert (got - whole).abs().max() <= 1e-5 * whole.abs().max()
 
 
+@pytest.mark.parametrize("name", TINY_NAMED)
+@torch.no_grad()
+def test_ends_of_documents_alone_are_what_they_are_among_all(name):
+    """And so is the cache: only the last layer's MLP, on which no other position depends, is saved."""
+    module, tree = build(TINY_EVERY[name]), Tree.of([5, 9, 4])
+    embeds, caches = module.embed(torch.randint(0, 128, (18,))), (DynamicCache(), DynamicCache())
+    whole = module(embeds, tree.depth, tree, caches[0])[tree.lasts]
+    positions, mlps = [], [m for m in module.layers[-1].modules() if isinstance(m, torch.nn.Linear)]
+    handles = [m.register_forward_hook(lambda _, given, __: positions.append(given[0].shape[-2])) for m in mlps]
+    with module.last_mlp_at(torch.tensor(tree.lasts)):
+        ends = module(embeds, tree.depth, tree, caches[1])[tree.lasts]
+    for handle in handles:
+        handle.remove()
+    assert (ends - whole).abs().max() <= 1e-6 * whole.abs().max()
+    for one, other in zip(*(cache.layers for cache in caches), strict=True):
+        assert torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)
+    assert (3 in positions) == bool(module.spec.mlp_name and module.experts is None)
+    assert torch.equal(module(embeds, tree.depth, tree)[tree.lasts], whole)  # nothing stays attached
+
+
 @pytest.mark.parametrize("left", (True, False), ids=("left", "right"))
 @pytest.mark.parametrize("name", TINY_NAMED)
 @torch.no_grad()

@@ -61,6 +61,8 @@ class Decoder(Configured):
     layer_prefix: ClassVar[str] = "model.layers."
     attention_name: ClassVar[str] = "self_attn"
     """What the family calls the attention of a layer."""
+    mlp_name: ClassVar[str] = "mlp"
+    """What the family calls the MLP of a layer; "" where no one module of it maps positions one by one."""
     init_key: ClassVar[str] = "initializer_range"
     """What the family's configuration calls the spread of fresh weights."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -113,6 +115,15 @@ class DecoderModule(nn.Module):
         """The attention of a layer: the first of its modules to be given the call's keyword arguments."""
         return layer.get_submodule(self.spec.attention_name)
 
+    def last_mlp_at(self, at: Int[Tensor, " wanted"]) -> AbstractContextManager[None]:
+        """Within, the last layer's MLP runs at these positions of a packed sequence only.
+
+        Nothing but their own hidden states depends on it, so the others' are of no use; what the cache gets is whole.
+        """
+        if self.experts is not None or not self.spec.mlp_name:
+            return nullcontext()
+        return only_at(self.layers[-1].get_submodule(self.spec.mlp_name), at)
+
     def losses(self, notes: Notes) -> dict[str, Loss]:
         """Losses of its own, from what its layers noted: of each document the sum over layers."""
         return {name: Loss.of_documents(torch.stack(notes[name]).sum(0)) for name in self.spec.losses if name in notes}
@@ -123,3 +134,23 @@ class DecoderModule(nn.Module):
 
     def idle(self) -> tuple[str, ...]:
         return tuple(f"experts.{prefix}" for prefix in self.experts.idle()) if self.experts else ()
+
+
+@contextmanager
+def only_at(module: nn.Module, at: Int[Tensor, " wanted"]) -> Iterator[None]:
+    """Within, a module that maps positions (1, n, dim) one by one runs at some of them; elsewhere it gives zeros."""
+    lengths: list[int] = []
+
+    def pick(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        lengths.append(given[0].shape[1])
+        return (given[0][:, at],)
+
+    def place(_: nn.Module, __: tuple[Tensor], out: Tensor) -> Tensor:
+        return out.new_zeros(1, lengths.pop(), out.shape[-1]).index_copy_(1, at, out)
+
+    handles = module.register_forward_pre_hook(pick), module.register_forward_hook(place)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -6,6 +6,7 @@ scans position by position. Its weights are kept; convolution and scan follow th
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -123,6 +124,10 @@ class MambaModule(nn.Module):
         if cache is not None:
             cache.take(layers, (tree.depth[tree.lasts] + 1).tolist())
         return self._normed(x)
+
+    def last_mlp_at(self, at: Int[Tensor, " wanted"]) -> AbstractContextManager[None]:
+        """As `DecoderModule.last_mlp_at`; nothing is saved here."""
+        return nullcontext()
 
     def step(
         self,

@@ -28,6 +28,7 @@ class Mixtral(Decoder):
 
     abstract = False
     model_type = "mixtral"
+    mlp_name = ""  # its router notes what every position chose
     keys = FrozenMap(KEYS, head_dim="head_dim", experts="num_local_experts", chosen="num_experts_per_tok")
     fixed = FrozenMap(SILU, sliding_window=None)
     assumed = FrozenMap(dim=4096, layers=32, heads=32, kv_heads=8, mlp_dim=14336, vocab=32000, context=131072)

@@ -36,6 +36,7 @@ class Mpt(Decoder):
     fixed = FrozenMap(no_bias=True)
     assumed = FrozenMap(dim=2048, layers=24, heads=16, vocab=50368, context=2048)
     gated_mlp = False
+    mlp_name = ""
     layer_prefix: ClassVar[str] = "transformer.blocks."
     attention_name = "attn"
 

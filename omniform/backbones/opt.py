@@ -32,6 +32,7 @@ class Opt(Decoder):
     )  # fmt: skip
     assumed = FrozenMap(dim=768, layers=12, heads=12, mlp_dim=3072, vocab=50272, context=2048)
     gated_mlp = False
+    mlp_name = ""
     init_key = "init_std"
     norm_params = 2
     layer_prefix = "model.decoder.layers."

@@ -6,6 +6,7 @@ In the tree a root is a prompt, which the encoder reads; a child of it is the de
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -100,6 +101,10 @@ class T5Module(nn.Module):
 
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         return self.lm.shared(ids)
+
+    def last_mlp_at(self, at: Int[Tensor, " wanted"]) -> AbstractContextManager[None]:
+        """As `DecoderModule.last_mlp_at`; nothing is saved here."""
+        return nullcontext()
 
     def forward(
         self,

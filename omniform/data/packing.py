@@ -1,6 +1,7 @@
 """Samples -> one packed batch: samples about the same media share one trunk, each goes on as a branch of its own.
 
-Loss and gradients equal the computation of every sample alone; the media are encoded, and the trunk is read, once.
+Below all trunks lie the words that every sample opens with. Loss and gradients equal the computation of every sample
+alone; media are encoded, and trunks are read, once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from omniform.data.processor import Aim, Ids, MediaItem, Sample
 
 Load = Callable[[MediaItem], Tensor]
 """Reads one medium's views, as `batch.MediaBatch` holds them."""
+WORTH_SHARING = 16
+"""Positions that documents about different media must open with alike for them to be read once."""
 
 
 @dataclass
@@ -34,33 +37,33 @@ class _Draft:
     aims: dict[str, list[tuple[Aim, int]]] = field(default_factory=dict)
     length: int = 0
 
-    def node(self, ids: Ids, positions: Ids, parent: int = -1) -> int:
-        """Append a node; its number."""
-        self.ids.append(ids)
-        self.positions.append(positions)
-        self.nodes.append(Node(self.length, self.length + len(ids), parent))
-        self.length += len(ids)
+    def segment(self, samples: Sequence[Sample], start: int, stop: int, parent: int = -1) -> int:
+        """Append positions that samples have in common, below a node; what each learns of them counts. Its number."""
+        first, at = samples[0], self.length
+        self.ids.append(first.ids[start:stop])
+        self.positions.append(first.positions[..., start:stop])
+        self.nodes.append(Node(at, at + stop - start, parent))
+        self.length += stop - start
+        counts = np.sum([s.learn[start:stop] for s in samples], axis=0)
+        learned = np.flatnonzero(counts) if parent >= 0 else np.flatnonzero(counts[1:]) + 1
+        self.at.append(np.where(learned == 0, self.nodes[parent].stop - 1, at + learned - 1))
+        self.targets.append(first.ids[start + learned])
+        self.weights.append(counts[learned])
+        self.outputs.append(_outputs(first, start + learned))
         return len(self.nodes) - 1
 
-    def tell(self, sample: Sample, trunk: int, start: int, branch: int) -> None:
-        """Media told along with a sample, whose first `trunk` positions begin at `start`, its others at `branch`."""
+    def tell(self, sample: Sample, places: Ids) -> None:
+        """What a sample tells besides text: media told along with its words, media that signals stand for.
+
+        Args:
+            places: flat position of each of its positions.
+        """
         for item in sample.told:
-            at = np.where(item.at < trunk, start + item.at, branch + item.at - trunk)
-            self.told.setdefault(item.modality, []).append(Told(torch.from_numpy(at), torch.from_numpy(item.codes)))
-        self._aim(sample, trunk, start, branch)
-
-    def _aim(self, sample: Sample, trunk: int, start: int, branch: int) -> None:
-        """Media that signals stand for, which lie whole behind the trunk or in it."""
-        for item in (item for item in sample.aims if item.learn):
-            moved = item.moved(start if item.first < trunk else branch - trunk)
-            before = start + trunk - 1 if item.first == trunk else moved.first - 1
-            self.aims.setdefault(item.modality, []).append((moved, before))
-
-    def learn(self, at: Ids, targets: Ids, weights: np.ndarray, outputs: Ids) -> None:
-        self.outputs.append(outputs)
-        self.at.append(at)
-        self.targets.append(targets)
-        self.weights.append(weights)
+            told = Told(torch.from_numpy(places[item.at]), torch.from_numpy(item.codes))
+            self.told.setdefault(item.modality, []).append(told)
+        for aim in (aim for aim in sample.aims if aim.learn):
+            moved = aim.moved(int(places[aim.first]) - aim.first)  # signals of one medium lie in one node
+            self.aims.setdefault(aim.modality, []).append((moved, int(places[aim.first - 1])))
 
 
 def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
@@ -79,9 +82,11 @@ def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
             f"document {apart.id or '(unnamed)'}: its prompt of {apart.prompt} positions is read apart from its answer "
             "and shares no trunk; pack with trees=False, as the backbone's `trees` says"
         )
-    draft = _Draft()
-    for members in _families(samples, trees):
-        _add_family(draft, members)
+    draft, families = _Draft(), _families(samples, trees)
+    opening = opening_length(samples) if trees and len(families) > 1 else 0
+    root = draft.segment(samples, 0, opening) if opening else -1
+    for members in families:
+        _add_family(draft, members, opening, root)
     return Batch(
         ids=torch.from_numpy(np.concatenate(draft.ids)),
         positions=torch.from_numpy(np.concatenate(draft.positions, axis=-1)),
@@ -120,34 +125,42 @@ def shared_length(samples: Sequence[Sample]) -> int:
     return min([length, *(item.first for sample in samples for item in sample.aims)])  # each sample has its own signals
 
 
-def _add_family(draft: _Draft, samples: list[Sample]) -> None:
+def opening_length(samples: Sequence[Sample]) -> int:
+    """Leading words that samples about different media have in common (a system's prompt); 0 where hardly any.
+
+    Every sample keeps at least one position of its own, and all its media.
+    """
+    first = samples[0]
+    length = min(min((item.first for item in (*s.media, *s.coded, *s.aims)), default=len(s) - 1) for s in samples)
+    for other in samples[1:]:
+        differs = np.flatnonzero(first.ids[:length] != other.ids[:length])
+        length = int(differs[0]) if len(differs) else length
+    return length if length >= WORTH_SHARING else 0
+
+
+def _add_family(draft: _Draft, samples: list[Sample], done: int, above: int) -> None:
+    """Samples about the same media, whose first `done` positions are the node `above`."""
     first = samples[0]
     trunk = shared_length(samples) if len(samples) > 1 else len(first)
     last_media = max((item.last for item in (*first.media, *first.coded)), default=-1)
     if len(samples) > 1 and trunk <= last_media:
         for sample in samples:  # nothing worth sharing: the media themselves stand after the first difference
-            _add_family(draft, [sample])
+            _add_family(draft, [sample], done, above)
         return
-    start = draft.length
     draft.following += (sample.next_position for sample in samples)
-    cut = first.prompt or trunk
-    root = draft.node(first.ids[:cut], first.positions[..., :cut])
-    if first.prompt:
-        draft.node(first.ids[cut:], first.positions[..., cut:], root)
     for item in first.media:
-        draft.media.setdefault(item.modality, []).append(item.moved(start))
-    counts = np.sum([s.learn[:trunk] for s in samples], axis=0)
-    learned = np.flatnonzero(counts[1:]) + 1
-    draft.learn(start + learned - 1, first.ids[learned], counts[learned], _outputs(first, learned))
+        draft.media.setdefault(item.modality, []).append(item.moved(draft.length - done))
+    places = np.concatenate([np.arange(done), np.arange(draft.length, draft.length + trunk - done)])
+    cut = first.prompt or trunk
+    node = draft.segment(samples, done, cut, above)
+    if first.prompt:
+        draft.segment(samples, cut, trunk, node)
     if len(samples) == 1:
-        draft.tell(first, len(first), start, start)
+        draft.tell(first, places)
     for sample in samples if len(samples) > 1 else ():
-        branch = draft.length
-        draft.tell(sample, trunk, start, branch)
-        draft.node(sample.ids[trunk:], sample.positions[..., trunk:], root)
-        learned = np.flatnonzero(sample.learn[trunk:])
-        at = np.where(learned == 0, start + trunk - 1, branch + learned - 1)
-        draft.learn(at, sample.ids[trunk + learned], np.ones(len(learned)), _outputs(sample, trunk + learned))
+        branch = np.arange(draft.length, draft.length + len(sample) - trunk)
+        draft.segment([sample], trunk, len(sample), node)
+        draft.tell(sample, np.concatenate([places, branch]))
 
 
 def _outputs(sample: Sample, at: Ids) -> Ids:

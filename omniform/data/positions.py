@@ -23,6 +23,8 @@ def position_ids(rule: Positions, length: int, media: Sequence[tuple[Plan, Ids]]
     Returns:
         (length,) ids, or (axes, length) where the rule has several axes.
     """
+    if rule.media == "running" and all(span(block) == block.positions for _, block in _placed(media)):
+        return np.arange(length), length
     ids = np.empty((rule.axes, length), dtype=np.int64)
     done = following = 0
     for start, block in _placed(media):

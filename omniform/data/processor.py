@@ -256,10 +256,11 @@ class Processor:
                 learn[item.at] = False
         rows = [(item.plan, item.at) for item in draft.media if len(item.at)]
         positions, after = position_ids(self.system.positions, len(ids), rows)
-        sample = Sample(ids, learn, positions, after, tuple(draft.media), document.id, prompt=read)
         coded = tuple(draft.coded)
-        seen: dict[str, Any] = {"coded": coded, "aims": tuple(draft.aims), "told": told}
-        return replace(sample, outputs=self._outputs(ids, coded), **seen)
+        return Sample(
+            ids, learn, positions, after, tuple(draft.media), document.id, coded=coded, aims=tuple(draft.aims),
+            told=told, outputs=self._outputs(ids, coded), prompt=read,
+        )  # fmt: skip
 
     def _told(self, along: Along, learn: npt.NDArray[np.bool_]) -> tuple[ToldItem, ...]:
         """Media told along with answers, each of which is one run of learned ids."""

@@ -28,6 +28,11 @@ class Attached(nn.Module):
         super().__init__()
         self._handles: list[RemovableHandle] = []
 
+    @property
+    def in_layers(self) -> bool:
+        """Whether it does something inside the backbone's layers."""
+        return bool(self._handles)
+
     def before_layers(self, backbone: Any) -> None:
         """Call `before(number, hidden, state)` with the hidden states that enter each layer, to change them."""
         for number, layer in enumerate(backbone.layers):

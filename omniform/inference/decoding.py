@@ -68,7 +68,9 @@ class Place:
             if last.parent not in trunks:
                 trunks[last.parent] = np.concatenate([np.arange(0), *(np.arange(n.start, n.stop) for n in above)])
             trunk, own = trunks[last.parent], np.arange(last.start, last.stop)
-            family = last.parent if above else ("alone", leaf)
+            family: Hashable = last.parent
+            if len(trunk) < len(own):  # side by side, long rows cost more than a trunk that is copied
+                family, trunk, own = ("alone", leaf), trunk[:0], np.concatenate([trunk, own])
             places.append(Place(0, family, trunk, own, after, last.stop - 1))
         return places
 

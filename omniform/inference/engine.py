@@ -50,7 +50,7 @@ class Engine:
         positions: of one batch at most, shared media counted once.
     """
 
-    def __init__(self, model: Lmm, processor: Processor, *, positions: int = 8192) -> None:
+    def __init__(self, model: Lmm, processor: Processor, *, positions: int = 4096) -> None:
         self.model = model.eval()
         self.processor = processor
         self.positions = positions
@@ -174,7 +174,8 @@ class Engine:
         backbone = self.model.system.backbone
         memory = memory_of(backbone)
         batch, cache = pack(samples, self.load, trees=backbone.trees).to(self.device), memory.cache()
-        hidden, fused = self.model.read(batch, cache)
+        with self.model.lasts_only(batch):
+            hidden, fused = self.model.read(batch, cache)
         return memory.of(hidden, cache, batch, fused)
 
     def decode(self, rows: Sequence[Row], read: Read, config: GenerationConfig) -> Iterator[None]:
