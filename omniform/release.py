@@ -45,6 +45,22 @@ class Joined:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adapters:
+    """Low-rank adapters of the language model that a release holds, added to its weights when these are read.
+
+    Attributes:
+        layers: names of the linear layers that have some, such as "q_proj".
+        rank, alpha: what an adapter adds is scaled by alpha / rank.
+        prefix: before the keys of the weights they belong to; peft's.
+    """
+
+    layers: tuple[str, ...]
+    rank: int
+    alpha: float
+    prefix: str = "base_model.model."
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """How the released checkpoint names its tensors.
 
@@ -61,6 +77,7 @@ class Layout:
         transformers: class of transformers that computes the same, for the sizes that fit it (`weights.export`).
         recast: tensors that differ in more than their name.
         joined: modules whose tensors are one there.
+        adapters: those that the release holds beside weights, which may lie elsewhere.
     """
 
     rules: Rules
@@ -73,6 +90,7 @@ class Layout:
     transformers: str = ""
     recast: tuple[Recast, ...] = ()
     joined: tuple[Joined, ...] = ()
+    adapters: Adapters | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "separate", FrozenMap(self.separate))

@@ -27,7 +27,7 @@ from omniform.parts import (
     Views,
 )  # fmt: skip
 from omniform.prompt import Prompt
-from omniform.release import Joined, Layout, Recast
+from omniform.release import Adapters, Joined, Layout, Recast
 from omniform.stage import Learn, Lora, Source, Stage, Undisclosed
 
 RUNNING = Positions()
@@ -394,6 +394,6 @@ def _check_input(system: System, modality: str, entry: Input) -> None:
 
 
 __all__ = [
-    "MODALITIES", "Continuous", "Discrete", "Input", "Joined", "Layout", "Learn", "Lora", "Recast", "Shared", "Source",
-    "SpecError", "Stage", "System", "Undisclosed",
+    "MODALITIES", "Adapters", "Continuous", "Discrete", "Input", "Joined", "Layout", "Learn", "Lora", "Recast",
+    "Shared", "Source", "SpecError", "Stage", "System", "Undisclosed",
 ]  # fmt: skip

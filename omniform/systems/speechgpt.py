@@ -12,7 +12,7 @@ from omniform.frozen import FrozenMap
 from omniform.grammar import CodeSpan
 from omniform.parts import Rules
 from omniform.prompt import Chain, Prompt
-from omniform.spec import Discrete, Layout, Learn, Lora, Source, Stage, System, Undisclosed
+from omniform.spec import Adapters, Discrete, Layout, Learn, Lora, Source, Stage, System, Undisclosed
 from omniform.systems._llava_release import backbone_of
 from omniform.systems._speech_units import separate, separate_rules
 from omniform.views.whole import Whole
@@ -77,7 +77,14 @@ CHAIN_OF_MODALITY = Stage(
 )
 
 CODEC = "codecs.audio."
-RULES: Rules = (("model.", "backbone.lm.model."), ("lm_head.", "backbone.lm.lm_head."))
+LANGUAGE: Rules = (("model.", "backbone.lm.model."), ("lm_head.", "backbone.lm.lm_head."))
+CM = Layout(rules=LANGUAGE, separate=separate(CODEC), separate_rules=separate_rules(MHUBERT_KM1000, CODEC))
+# README.md:30-32: adapters to the model of the stage before
+COM = replace(
+    CM, rules=(), separate={**CM.separate, "backbone.lm.": "fnlp/SpeechGPT-7B-cm"},
+    separate_rules={**CM.separate_rules, "fnlp/SpeechGPT-7B-cm": LANGUAGE},
+    adapters=Adapters(layers=("q_proj", "v_proj"), rank=8, alpha=16.0), configured=False,
+)  # fmt: skip
 
 SYSTEM = System(
     slug="speechgpt",
@@ -88,9 +95,7 @@ SYSTEM = System(
     outputs={"text": Text(reserved=r"\[(Human|SpeechGPT)\]|<eo[hs]>"), "audio": Codes()},
     prompt=PROMPT,
     stages=(ADAPT, CROSS_MODAL, CHAIN_OF_MODALITY),
-    layout=Layout(
-        rules=RULES, separate=separate(CODEC), separate_rules=separate_rules(MHUBERT_KM1000, CODEC),
-    ),
+    layout=CM,
     source=Source(
         paper="arXiv:2305.11000",
         code="0nutation/SpeechGPT@b290011",
@@ -103,6 +108,7 @@ SYSTEM = System(
     special_tokens=TOKENS,
     published_params={"audio.codec": 94371712 + 768000 + 13485443, "backbone": 6746656768},
     variants={
+        "7b-com": {"layout": COM},
         "7b-ma": {"backbone.vocab": 33002, "special_tokens": (UNITS,), "prompt": UNPAIRED, "outputs.text": Text()},
     },
 )  # fmt: skip

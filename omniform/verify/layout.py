@@ -71,8 +71,9 @@ def _sizes(system: System) -> Iterator[tuple[str, System]]:
 
 def difference(system: System, held: Mapping[Place, Shape]) -> Difference:
     """Compare a system, built on `meta`, with what a release holds; a repository it says nothing of is left out."""
+    from omniform.weights.adapters import adapter_shapes
     from omniform.weights.fill import slots, without_memory
-    from omniform.weights.layout import BUFFERS, key_at, place_of
+    from omniform.weights.layout import BUFFERS, Place, key_at, place_of
     from omniform.weights.recast import released_shapes
 
     with without_memory():
@@ -80,6 +81,7 @@ def difference(system: System, held: Mapping[Place, Shape]) -> Difference:
     shapes = released_shapes(system, ours.shapes)
     places = {key: place_of(key, system) for key in shapes}
     here = {place: shapes[key] for key, place in places.items()}
+    here |= {Place(key): shape for key, shape in adapter_shapes(system, ours.shapes).items()}
     told = {place.repository for place in held}
     tied = {place for place in held if key_at(place, system) in ours.aliases}
     extra = (p for p in held if p not in here and p not in tied and not p.key.endswith(BUFFERS))

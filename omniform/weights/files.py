@@ -30,6 +30,7 @@ SINGLE = (
 PIPELINE = "model_index.json"
 """What a directory of several models has, as diffusers writes them."""
 ADAPTER = "adapter_config.json"
+ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 CHUNK = 64 * 2**20
 """Bytes read before a file is opened anew: pages of a mapped file count as memory until it is closed."""
 
@@ -50,10 +51,13 @@ class Entry:
         return self.dtype.itemsize * int(torch.Size(self.shape).numel())
 
 
-def entries(folder: Path) -> dict[str, Entry]:
+def entries(folder: Path, *, adapters: bool = False) -> dict[str, Entry]:
     """Key -> tensor, of the checkpoint in a folder; values are not read.
 
     Keys of a directory of several models begin with the model's sub-folder: "unet/conv_in.weight".
+
+    Args:
+        adapters: whether it may hold low-rank adapters alone.
 
     Raises:
         CheckpointError: no checkpoint, a shard is missing, damaged or cut short, or a file holds more than tensors.
@@ -62,7 +66,7 @@ def entries(folder: Path) -> dict[str, Entry]:
     if (folder / PIPELINE).is_file():
         models = sorted(f for f in folder.iterdir() if any((f / name).is_file() for name in (*INDEXES, *SINGLE)))
         return {f"{model.name}/{key}": entry for model in models for key, entry in entries(model).items()}
-    for file in weight_files(folder):
+    for file in weight_files(folder, adapters=adapters):
         for key, (shape, dtype) in _contents(file).items():
             if key in found:
                 raise CheckpointError(f"{found[key].file} and {file} both hold {key}; remove one of them")
@@ -82,7 +86,7 @@ def read(held: dict[str, Entry], keys: Iterable[str]) -> Iterator[tuple[str, Ten
                     yield key, get(held[key].key)
 
 
-def weight_files(folder: Path) -> tuple[Path, ...]:
+def weight_files(folder: Path, *, adapters: bool = False) -> tuple[Path, ...]:
     """Files of the checkpoint in a folder.
 
     Raises:
@@ -93,6 +97,9 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             return _indexed(folder / index)
         if (folder / single).is_file():
             return (folder / single,)
+    alone = next((folder / name for name in ADAPTERS if (folder / name).is_file()), None)
+    if adapters and alone:
+        return (alone,)
     if (folder / ADAPTER).is_file():
         raise CheckpointError(
             f"{folder} holds low-rank adapters, not a whole model; merge them into their base first "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from omniform import index
 from omniform.geometry import SpecError
 from omniform.parts import Rules
 from omniform.spec import System
+from omniform.weights.adapters import adapter_shapes, check_adapters, with_adapters
 from omniform.weights.configs import full_config
 from omniform.weights.files import Entry, entries, read, read_json
 from omniform.weights.fill import Slots, fill, move_constants, slots, without_memory
@@ -71,10 +72,11 @@ def load_release(
     needed = slots(model)
     sources = [_main_source(release, needed), *_other_sources(release, needed)]
     _check(release, sources)
-    kind = _common_dtype(release.held) if dtype is None else dtype
+    kind = _common_dtype(release.system, sources) if dtype is None else dtype
     plain = {} if base is None else entries(folder_of(base))
     for source in sources:
-        fill(model, _added(source.tensors(), plain) if plain else source.tensors(), dtype=kind, device=device)
+        tensors = _added(source.tensors(), plain) if plain else source.tensors()
+        fill(model, with_adapters(release.system, release.held, tensors), dtype=kind, device=device)
         source.check_ties(model)
     for prefix, folder in release.others.items():
         if prefix.startswith("diffusion."):
@@ -161,7 +163,8 @@ def _open(system: System | str, folder: Path, separate: Mapping[str, Where]) -> 
 
 def _held(system: System, folder: Path) -> dict[str, Entry]:
     if not system.layout.folders:
-        return entries(folder)
+        check_adapters(system, folder)
+        return entries(folder, adapters=system.layout.adapters is not None)
     found = {}
     for name in system.layout.folders:
         if not (folder / name).is_dir():
@@ -255,8 +258,20 @@ def _main_source(release: _Release, needed: Slots) -> _Source:
     elsewhere = tuple(release.others)
     rules = rules_of(release.system)
     own = {name: shape for name, shape in needed.shapes.items() if not name.startswith(elsewhere)}
-    found = _matched(release.held, released_shapes(release.system, own), rules, needed)
+    found = _beside(release, _matched(release.held, released_shapes(release.system, own), rules, needed), needed.shapes)
     return _Source(release.system, release.held, found, rules, needed.shapes)
+
+
+def _beside(release: _Release, found: Match, shapes: Shapes) -> Match:
+    """The match, with adapters where a release holds such: all of them must be there, in their shapes."""
+    wanted = adapter_shapes(release.system, shapes)
+    sized = {key: (release.held[key].shape, shape) for key, shape in wanted.items() if key in release.held}
+    return replace(
+        found,
+        missing=(*found.missing, *(key for key in wanted if key not in release.held)),
+        left_over=tuple(key for key in found.left_over if key not in wanted),
+        mismatched={**found.mismatched, **{key: pair for key, pair in sized.items() if pair[0] != pair[1]}},
+    )
 
 
 def _other_sources(release: _Release, needed: Slots) -> Iterator[_Source]:
@@ -296,8 +311,9 @@ def _added(tensors: Iterable[tuple[str, Tensor]], plain: dict[str, Entry]) -> It
         yield name, values
 
 
-def _common_dtype(held: Mapping[str, Entry]) -> torch.dtype:
+def _common_dtype(system: System, sources: Sequence[_Source]) -> torch.dtype:
+    """That of the release itself; of all where it holds adapters to what lies elsewhere."""
     sizes: Counter[torch.dtype] = Counter()
-    for entry in held.values():
+    for entry in (e for s in sources[: None if system.layout.adapters else 1] for e in s.held.values()):
         sizes[entry.dtype] += entry.bytes if entry.dtype.is_floating_point else 0
     return sizes.most_common(1)[0][0]
