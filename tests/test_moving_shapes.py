@@ -61,7 +61,11 @@ def test_clips_stay_inside_and_are_always_the_same() -> None:
     keys = [first[i].media[0].key for i in range(0, 150, 5)]
     assert keys == [second[i].media[0].key for i in range(0, 150, 5)]
     assert len(set(keys)) == 30
-    assert keys[0] != MovingShapes("train", limit=1)[0].media[0].key != MovingShapes("test", 1, 1)[0].media[0].key
+    assert (
+        keys[0]
+        != MovingShapes("train", limit=1)[0].media[0].key
+        != MovingShapes("test", limit=1, seed=1)[0].media[0].key
+    )
     for number in range(0, 150, 5):
         for frame in first[number].media[0].source:
             edge = np.asarray(frame)
@@ -72,5 +76,15 @@ def test_clips_stay_inside_and_are_always_the_same() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(UnknownName, match="did you mean 'train'"):
         MovingShapes("trian")
+    with pytest.raises(UnknownName, match="did you mean 'captions'"):
+        MovingShapes("test", form="caption")
     with pytest.raises(DataError, match="at least 1 clip"):
-        MovingShapes("test", 0)
+        MovingShapes("test", limit=0)
+
+
+def test_captions_say_what_questions_ask() -> None:
+    told, other = MovingShapes("train", limit=3, form="captions"), MovingShapes("train", limit=1)
+    answers = [str(other[i].info["answer"]) for i in range(3)]
+    assert told[0].segments[1].text == f"a {answers[1]} {answers[2]} that moves {answers[0]}"  # type: ignore[union-attr]
+    assert told[0].media[0].key == other[0].media[0].key
+    assert (len(told), told.group(2), told[2].id) == (3, 2, "moving-shapes/train/2")

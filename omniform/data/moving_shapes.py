@@ -15,7 +15,7 @@ from omniform.data.easy_vqa import COLOURS, SHAPES
 from omniform.frozen import FrozenMap
 from omniform.index import unknown
 
-FORMS = ("qa", "clips")
+FORMS = ("qa", "clips", "captions")
 SIDE, FRAMES = 64, 8
 """Pixels of a frame's sides; frames of a clip."""
 FINE = 4
@@ -85,7 +85,7 @@ class MovingShapes:
         limit: clips.
         seed: of everything that is drawn.
         form: "qa", one document a question; or "clips", one document for each clip: words, such as "a red circle that
-            moves left", and the clip as the answer.
+            moves left", and the clip as the answer; or "captions", the clip, and the words as the answer.
     """
 
     split: str
@@ -105,16 +105,8 @@ class MovingShapes:
         documents: list[Document] = []
         for number in range(self.limit):
             clip = drawn(random)
-            media = Media("video", clip.frames())
-            if self.form == "clips":
-                words = Text(f"a {clip.colour} {clip.shape} that moves {clip.way}")
-                made = (words, replace(media, role="assistant"))
-                documents.append(Document(made, f"moving-shapes/{self.split}/{number}"))
-                continue
-            for kind, question, answer in questions(clip, random):
-                info: FrozenMap[str, str] = FrozenMap(type=kind, answer=answer)
-                name = f"moving-shapes/{self.split}/{number}/{kind}"
-                documents.append(Document((media, Text(question), Text(answer, "assistant")), name, info))
+            name = f"moving-shapes/{self.split}/{number}"
+            documents += asked(clip, name, random) if self.form == "qa" else [told(clip, name, self.form)]
         object.__setattr__(self, "_documents", documents)
 
     def __len__(self) -> int:
@@ -140,6 +132,22 @@ def drawn(random: np.random.Generator) -> Clip:
         shape=shape, colour=colour, way=way, start=(ends[0], ends[1]), far=far, radius=radius,
         turn=float(random.uniform(0, 2 * pi)), ground=(ground[0], ground[1], ground[2]),
     )  # fmt: skip
+
+
+def told(clip: Clip, name: str, form: str) -> Document:
+    """A clip and one sentence that says all that is asked about it elsewhere; which of them answers is the form's."""
+    words, clips = Text(f"a {clip.colour} {clip.shape} that moves {clip.way}"), Media("video", clip.frames())
+    if form == "clips":
+        return Document((words, replace(clips, role="assistant")), name)
+    return Document((clips, replace(words, role="assistant")), name)
+
+
+def asked(clip: Clip, name: str, random: np.random.Generator) -> Iterator[Document]:
+    """A document for each question about a clip."""
+    media = Media("video", clip.frames())
+    for kind, question, answer in questions(clip, random):
+        info: FrozenMap[str, str] = FrozenMap(type=kind, answer=answer)
+        yield Document((media, Text(question), Text(answer, "assistant")), f"{name}/{kind}", info)
 
 
 def questions(clip: Clip, random: np.random.Generator) -> Iterator[tuple[str, str, str]]:
