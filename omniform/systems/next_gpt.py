@@ -15,6 +15,7 @@ from omniform.diffusion.text_to_video import ZEROSCOPE_576W
 from omniform.encoders.imagebind_audio import IMAGEBIND_HUGE_AUDIO
 from omniform.encoders.imagebind_vision import IMAGEBIND_HUGE
 from omniform.frozen import FrozenMap
+from omniform.fusion.adapted_splice import AdaptedSplice
 from omniform.fusion.splice import Splice
 from omniform.parts import Rules
 from omniform.prompt import Prompt
@@ -66,6 +67,7 @@ DECODING = replace(
     prompt=None,
     source="code/config/base.yaml, stage_2.yaml, code/dsconfig/stage_2.json",
 )
+INSTRUCT_LORA = Lora(rank=32, alpha=32.0, dropout=0.1, layers=("q_proj", "k_proj", "v_proj", "o_proj"), lr=5e-4)
 INSTRUCT = replace(
     DECODING,
     name="instruct",
@@ -74,7 +76,7 @@ INSTRUCT = replace(
         *(Learn(part=part, lr=5e-4) for part in HEADS),
         Learn(part="backbone", tokens=(*SIGNS, *SIGNALS), head=True, lr=5e-4),
     ),
-    lora=Lora(rank=32, alpha=32.0, dropout=0.1, layers=("q_proj", "k_proj", "v_proj", "o_proj"), lr=5e-4),
+    lora=INSTRUCT_LORA,
     data="mosit, text to pictures, video and sound, llava-instruct-150k, alpaca",
     source="code/config/base.yaml, stage_3.yaml, code/dsconfig/stage_3.json",
 )
@@ -91,6 +93,40 @@ def projection(released: str, ours: str) -> Rules:
     inside = (("fc.", "into."), ("tfm.", "transformer."), ("model.", "out."), ("query_embs", "queries"))
     return tuple((released + a, ours + b) for a, b in inside)
 
+
+PROJECTIONS = (
+    ("llama_proj.", "inputs.image.connector.layer."),
+    *projection("gen_text_hidden_fcs.0.", "outputs.image.head."),
+    *projection("gen_text_hidden_fcs_video.0.", "outputs.video.head."),
+    *projection("gen_text_hidden_fcs_audio.0.", "outputs.audio.head."),
+)
+SEPARATE = FrozenMap({
+    "inputs.image.encoder.": "imagebind_huge",
+    "inputs.audio.encoder.": "imagebind_huge",
+    "diffusion.image.": "runwayml/stable-diffusion-v1-5",
+    "diffusion.video.": "cerspense/zeroscope_v2_576w",
+    "diffusion.audio.": "cvssp/audioldm-l-full",
+})  # fmt: skip
+# code/model/agent.py:63-85 keeps projections, and what learns in the last stage: adapters, all embeddings, the head
+LLM = "llama_model.base_model.model."
+ADAPTERS = AdaptedSplice(layers=INSTRUCT_LORA.layers, rank=32, alpha=32.0, dropout=0.1)
+TUNED: Mapping[str, Any] = FrozenMap({
+    "inputs.image.fusion": ADAPTERS,
+    "stages": (
+        ENCODING, DECODING,
+        replace(INSTRUCT, learn=(*INSTRUCT.learn, Learn(part="image.fusion", lr=5e-4)), lora=None),
+    ),
+    "layout.rules": (
+        *PROJECTIONS,
+        (LLM + "model.embed_tokens.", "backbone.lm.model.embed_tokens."),
+        (LLM + "lm_head.", "backbone.lm.lm_head."),
+        (LLM, "inputs.image.fusion.adapters."),
+    ),
+    "layout.separate": {**SEPARATE, **dict.fromkeys(
+        ("backbone.lm.model.layers.", "backbone.lm.model.norm."), "vicuna-7b-v0"
+    )},
+    "layout.separate_rules": {"vicuna-7b-v0": (("", "backbone.lm."),)},
+})  # fmt: skip
 
 SYSTEM = System(
     slug="next-gpt",
@@ -115,20 +151,8 @@ SYSTEM = System(
     stages=(ENCODING, DECODING, INSTRUCT),
     special_tokens=(*SIGNS, *SIGNALS),
     layout=Layout(
-        rules=(
-            ("llama_proj.", "inputs.image.connector.layer."),
-            *projection("gen_text_hidden_fcs.0.", "outputs.image.head."),
-            *projection("gen_text_hidden_fcs_video.0.", "outputs.video.head."),
-            *projection("gen_text_hidden_fcs_audio.0.", "outputs.audio.head."),
-        ),
-        separate={
-            "inputs.image.encoder.": "imagebind_huge",
-            "inputs.audio.encoder.": "imagebind_huge",
-            "backbone.lm.": "vicuna-7b-v0, with rows for the added tokens",
-            "diffusion.image.": "runwayml/stable-diffusion-v1-5",
-            "diffusion.video.": "cerspense/zeroscope_v2_576w",
-            "diffusion.audio.": "cvssp/audioldm-l-full",
-        },
+        rules=PROJECTIONS,
+        separate={**SEPARATE, "backbone.lm.": "vicuna-7b-v0, with rows for the added tokens"},
     ),
     source=Source(
         paper="arXiv:2309.05519",
@@ -144,30 +168,34 @@ SYSTEM = System(
         "image.encoder": 632829440, "audio.encoder": 86235648, "image.connector": 4198400, "backbone": 6738726912,
         "image.decoder": 31958784, "video.decoder": 32090112, "audio.decoder": 31788544,
     },
+    variants={"7b-tiva-v0": TUNED},
     survey_notes={"modality_decoder": "Zeroscope is misspelt there"},
 )  # fmt: skip
 
 
 def from_release(config: Mapping[str, Any]) -> System:
-    """The system at the sizes of "imagebind_config", "llama_config" and the release's config/base.yaml.
+    """The system at the sizes of a release's config.json, which is the language model's, with "imagebind_config" and
+    the keys of config/base.yaml.
 
-    What is left out stays as published; `freeze_lm` tells of the first two stages, in which nothing is adapted.
+    What is left out stays as published; `freeze_lm` tells of the first two stages, before which nothing is adapted.
     """
-    backbone = backbone_of(SYSTEM.backbone, config["llama_config"]) if "llama_config" in config else SYSTEM.backbone
-    outputs = {m: _sized(m, o, config) for m, o in SYSTEM.outputs.items()}
+    system = SYSTEM if config.get("freeze_lm") else SYSTEM.variant("7b-tiva-v0")
+    backbone = backbone_of(SYSTEM.backbone, config) if "hidden_size" in config else SYSTEM.backbone
+    outputs = {m: _sized(m, o, config) for m, o in system.outputs.items()}
     told = config.get("imagebind_config", {})
-    image = replace(SYSTEM.continuous("image"), encoder=IMAGEBIND_HUGE.but(**_tower(told, "vision")))
-    heard = SYSTEM.continuous("audio").encoder.but(**_tower(told, "audio"), **_spectrogram(told))
-    inputs = {**SYSTEM.inputs, "image": image, "audio": Shared(input="image", views=SoundClips(), encoder=heard)}
+    image = replace(system.continuous("image"), encoder=IMAGEBIND_HUGE.but(**_tower(told, "vision")))
+    heard = system.continuous("audio").encoder.but(**_tower(told, "audio"), **_spectrogram(told))
+    inputs = {**system.inputs, "image": image, "audio": Shared(input="image", views=SoundClips(), encoder=heard)}
     tokens = (*SIGNS, *(token for o in outputs.values() for token in o.signal))
     return replace(
-        SYSTEM,
+        system,
         inputs=inputs,
         backbone=backbone,
         outputs=outputs,
         special_tokens=tokens,
-        stages=(),
+        stages=() if len(tokens) != len(SIGNS) + len(SIGNALS) else system.stages,
         published_params=FrozenMap(),
+        variants=FrozenMap(),
     )
 
 

@@ -121,7 +121,7 @@ def sized(config: Mapping[str, Any]) -> System:
     tokens = {f"num_gen_{kind}_tokens": number for kind, number in config["tokens"].items()}
     system = index.release(
         SYSTEM.slug,
-        {"imagebind_config": config["imagebind"], "llama_config": {**config["llama"], "vocab_size": rows},
+        {**config["llama"], "vocab_size": rows, "freeze_lm": True, "imagebind_config": config["imagebind"],
          "num_clip_tokens": config["num_clip_tokens"], **tokens},
     )  # fmt: skip
     head = {"width": 16, "layers": 1, "heads": 2, "mlp_dim": 32}
