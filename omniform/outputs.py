@@ -27,6 +27,10 @@ class ToldAlong(OutputDecoder):
     views: Views
     piece: int
 
+    def flops(self, dim: int, tokens: int) -> int:
+        """Forward FLOPs of telling the codes of an answer of so many tokens, from hidden states of width `dim`."""
+        raise NotImplementedError
+
     def plan(self, media: MediaSize) -> Plan:
         """What the codec reads of one medium.
 

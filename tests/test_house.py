@@ -213,6 +213,7 @@ def test_every_raise_says_something() -> None:
     allowed = {
         "parts.py": ["NotImplementedError"],  # the contracts: what every member must say
         "writing.py": ["NotImplementedError"],
+        "outputs.py": ["NotImplementedError"],
         "routing.py": ["NotImplementedError"],
         "encoders/image_module.py": ["NotImplementedError"],
         "encoders/audio_module.py": ["NotImplementedError"],

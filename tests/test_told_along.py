@@ -12,8 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from omniform import index
+from omniform import cost, index
 from omniform.batch import Batch, Loss, Told, Tree
 from omniform.data.dataset import Documents
 from omniform.data.document import Document, Media, Segment, Text
@@ -92,6 +94,15 @@ def test_parameters_and_flops_are_as_declared() -> None:
     assert SPEECH.blank == 1000 and SPEECH.title == "Unit Vocoder"
     weights = sum(p.numel() for p in module.parameters() if p.ndim == 2)
     assert SPEECH.flops(4096, 4) == 2 * 100 * weights + 4 * 2 * 100 * 100 * 4096
+
+
+def test_a_token_costs_what_is_told_of_it_too() -> None:
+    silent = FULL.but({"stages": FULL.stages[:1], "outputs": {"text": FULL.outputs["text"]}})
+    assert cost.decode_flops(FULL, 400) - cost.decode_flops(silent, 400) == SPEECH.flops(4096, 1)
+    tiny = MODEL.system.outputs["audio"]
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        DECODER.symbols(torch.randn(1, 32))
+    assert counter.get_total_flops() == tiny.flops(32, 1)  # type: ignore[attr-defined]
 
 
 def test_loss_is_ctc_of_each_answer_alone() -> None:

@@ -61,9 +61,13 @@ def fusion_flops(system: System, positions: int, rows: Mapping[str, int]) -> dic
 
 
 def decode_flops(system: System, positions: int) -> int:
-    """FLOPs of one more token after `positions` positions in the cache; rows of media out of sequence not counted."""
+    """FLOPs of one more token after `positions` positions in the cache; rows of media out of sequence not counted.
+
+    What is told along with it counts, as with the first token of an answer; sound is made of it later.
+    """
     backbone = system.backbone
     own = sum(fusion_flops(system, 1, FrozenMap()).values())
+    own += sum(output.flops(backbone.dim, 1) for output in system.told_along.values())
     return own + backbone.next_flops(positions) + backbone.head_flops()
 
 

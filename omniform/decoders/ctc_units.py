@@ -54,7 +54,6 @@ class CtcUnits(ToldAlong):
         return (dim + 1) * width + layers + (width + 1) * (self.blank + 1)
 
     def flops(self, dim: int, tokens: int) -> int:
-        """Forward FLOPs of telling the units of an answer of so many tokens at once."""
         cells, width = tokens * self.copies, self.trunk.dim
         inside = cells * self.trunk.flops_per_position() + self.trunk.attention_flops(cells, cells)
         return 2 * cells * width * (dim + self.blank + 1) + inside
