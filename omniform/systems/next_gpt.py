@@ -100,7 +100,7 @@ PROJECTIONS = (
     *projection("gen_text_hidden_fcs_video.0.", "outputs.video.head."),
     *projection("gen_text_hidden_fcs_audio.0.", "outputs.audio.head."),
 )
-SEPARATE = FrozenMap({
+SEPARATE: Mapping[str, str] = FrozenMap({
     "inputs.image.encoder.": "imagebind_huge",
     "inputs.audio.encoder.": "imagebind_huge",
     "diffusion.image.": "runwayml/stable-diffusion-v1-5",
