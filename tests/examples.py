@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omniform.codecs.encodec import ENCODEC_24K, ENCODEC_32K
 from omniform.codecs.mel_units import MelUnits
+from omniform.codecs.speech_tokenizer import SPEECH_TOKENIZER
 from omniform.codecs.units import MHUBERT_KM1000
 from omniform.codecs.vqgan import MAKE_A_SCENE_512
 from omniform.connectors.bracketed import Bracketed
@@ -202,6 +203,8 @@ CODECS: tuple[Codec, ...] = (
     MHUBERT_KM1000.shrunk("tiny").but(merged=False, normalised=True, chunk=30),
     ENCODEC_24K.shrunk("tiny"),
     ENCODEC_32K.shrunk("tiny").but(streams=1, residuals=2),
+    SPEECH_TOKENIZER.shrunk("tiny").but(streams=2),
+    SPEECH_TOKENIZER.shrunk("tiny").but(ratios=(3, 2), residuals=2),
     MelUnits().shrunk("tiny"),
     MelUnits().shrunk("tiny").but(stack=3, mels=2, kernel=1, rounds=0),
 )

@@ -18,13 +18,14 @@ from omniform import index
 from omniform.codecs import mel_units_module
 from omniform.codecs.encodec import ENCODEC_24K, ENCODEC_32K, Encodec
 from omniform.codecs.mel_units import MelUnits
+from omniform.codecs.speech_tokenizer import SPEECH_TOKENIZER
 from omniform.codecs.units import MHUBERT_KM1000
 from omniform.codecs.vqgan import MAKE_A_SCENE_512, VqGan
 from omniform.geometry import Grid, SpecError
 from omniform.parts import Codec
 
 every_example = pytest.mark.parametrize("codec", examples.CODECS, ids=str)
-FULL = (MAKE_A_SCENE_512, MHUBERT_KM1000, ENCODEC_24K, ENCODEC_32K, MelUnits())
+FULL = (MAKE_A_SCENE_512, MHUBERT_KM1000, ENCODEC_24K, ENCODEC_32K, SPEECH_TOKENIZER, MelUnits())
 
 
 def extents(codec: Codec) -> tuple[Grid, ...]:
@@ -102,7 +103,7 @@ def test_flops_are_as_declared(codec: Codec) -> None:
         module.encode(given)
     recurrent = 0  # which PyTorch's counter does not see
     if isinstance(codec, Encodec):
-        recurrent = 2 * codec.cells(extent)[0] * codec.lstm * 8 * codec.inner**2
+        recurrent = 2 * codec.cells(extent)[0] * codec.recurrent()[0]
     assert codec.flops(extent) - recurrent == pytest.approx(reading.get_total_flops(), rel=0.1)
     assert codec.decode_flops(extent) > 0
 
@@ -150,6 +151,7 @@ def test_frames_are_those_of_the_original() -> None:
     assert ENCODEC_24K.codes((24000,)) == 75 * 8
     assert ENCODEC_32K.codes((32001,)) == 51 * 4
     assert MHUBERT_KM1000.vocoder.num_params(1000) == 13485443
+    assert SPEECH_TOKENIZER.but(streams=8).codes((16001,)) == 51 * 8
 
 
 def test_runs_of_units_become_one_code() -> None:
@@ -181,7 +183,7 @@ def test_features_are_those_of_transformers() -> None:
     assert torch.allclose(module.features(given), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("codec", [c for c in examples.CODECS if isinstance(c, Encodec)], ids=str)
+@pytest.mark.parametrize("codec", [c for c in examples.CODECS if type(c) is Encodec], ids=str)
 def test_encodec_equals_transformers(codec: Any) -> None:
     torch.manual_seed(0)
     module = codec.build().eval()

@@ -108,19 +108,23 @@ class Encodec(AudioCodec):
         convs = sum(k * a * b + 2 * b for k, a, b, _ in (*self._encoder(), *self._decoder()))
         # a transposed convolution is normed for each input channel, of which it has twice as many
         convs += sum(self.inner // 2 ** (i + 1) for i in range(len(self.ratios)))
-        return convs + 2 * self.lstm * (8 * self.inner**2 + 8 * self.inner)
+        return convs + sum(self.recurrent()) + 2 * self.lstm * 8 * self.inner
+
+    def recurrent(self) -> tuple[int, int]:
+        """Weights of the recurrent networks of encoder and decoder, biases not counted."""
+        one = self.lstm * 8 * self.inner**2
+        return one, one
 
     def flops(self, extent: Grid) -> int:
         frames = self.cells(extent)[0]
         books = 2 * frames * self.streams * self.dim * self.entries
-        return self._sum(self._encoder(), frames) + books
+        return self._sum(self._encoder(), frames, self.recurrent()[0]) + books
 
     def decode_flops(self, extent: Grid) -> int:
-        return self._sum(self._decoder(), self.cells(extent)[0])
+        return self._sum(self._decoder(), self.cells(extent)[0], self.recurrent()[1])
 
-    def _sum(self, convs: Iterator[Conv], frames: int) -> int:
-        recurrent = 2 * frames * self.lstm * 8 * self.inner**2
-        return recurrent + sum(conv1d_flops(frames * self.hop // each, k, a, b) for k, a, b, each in convs)
+    def _sum(self, convs: Iterator[Conv], frames: int, recurrent: int) -> int:
+        return 2 * frames * recurrent + sum(conv1d_flops(frames * self.hop // each, k, a, b) for k, a, b, each in convs)
 
     # -- sizes --
 

@@ -21,10 +21,21 @@ SLOPE = 0.1
 class NormedConv(nn.Module):
     """A one-dimensional convolution whose kernels have a direction `weight_v` and a length `weight_g`."""
 
-    def __init__(self, a: int, b: int, kernel: int, *, stride: int = 1, dilation: int = 1, up: bool = False) -> None:
+    def __init__(
+        self,
+        a: int,
+        b: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        up: bool = False,
+        padding: int | None = None,
+    ) -> None:
         super().__init__()
         plain: Any = nn.ConvTranspose1d if up else nn.Conv1d
-        padding = (kernel - stride) // 2 if up else (kernel - 1) * dilation // 2
+        if padding is None:
+            padding = (kernel - stride) // 2 if up else (kernel - 1) * dilation // 2
         self.arguments = {"stride": stride, "dilation": dilation, "padding": padding}
         weight = plain(a, b, kernel, **self.arguments).weight.detach()
         self.up = up
