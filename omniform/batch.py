@@ -344,6 +344,8 @@ class Batch:
         if self.outputs is not None:
             kept = self.outputs == output
             own |= {n: getattr(self, n)[kept] for n in ("predict_at", "targets", "weights", "outputs")}
+        elif modality != "text":
+            own |= {n: getattr(self, n)[:0] for n in ("predict_at", "targets", "weights")}
         return replace(self, **own) if own else self
 
     def to(self, device: torch.device | str) -> Self:
