@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from omniform.geometry import Grid, Plan
@@ -158,10 +158,26 @@ class Tree:
 
 @dataclass(frozen=True)
 class Features:
-    """Encoder or connector output: one row of `values` per cell of `grid`, row-major."""
+    """Encoder or connector output: one row of `values` per cell of `grid`, row-major.
+
+    Attributes:
+        kept: cells that were chosen, where the encoder chooses; None is all.
+    """
 
     values: Float[Tensor, "views cells dim"]
     grid: Grid
+    kept: Bool[Tensor, "views cells"] | None = None
+
+    @staticmethod
+    def joined(members: Sequence[Features]) -> Features:
+        """Views of one grid together; all of them choose, or none."""
+        kept = [f.kept for f in members if f.kept is not None]
+        return Features(torch.cat([f.values for f in members]), members[0].grid, torch.cat(kept) if kept else None)
+
+    def split(self, counts: list[int]) -> list[Features]:
+        """Views apart again."""
+        kept = [None] * len(counts) if self.kept is None else self.kept.split(counts)
+        return [Features(v, self.grid, k) for v, k in zip(self.values.split(counts), kept, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ Sizes are (height, width) everywhere except `MediaSize`, which names its axes; a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal, TypeAlias
 
@@ -154,6 +154,18 @@ class Flat:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Some rows of one view's feature map, row-major: those of the `cells` (numbers) that its encoder chose."""
+
+    view: int
+    cells: tuple[int, ...]
+
+    @property
+    def positions(self) -> int:
+        return len(self.cells)
+
+
+@dataclass(frozen=True)
 class Mosaic:
     """Consecutive views laid side by side as one feature map, cut, resampled and read row-major.
 
@@ -227,7 +239,7 @@ class Words:
     positions: int = 0
 
 
-Block: TypeAlias = Flat | Mosaic | Mean | Volume | Learned | Words
+Block: TypeAlias = Flat | Kept | Mosaic | Mean | Volume | Learned | Words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +289,21 @@ class Plan:
     def positions(self) -> int:
         """Rows of media the backbone will read (text between them not counted)."""
         return sum(block.positions for block in self.blocks)
+
+    def keeping(self, cells: Sequence[tuple[int, ...]]) -> Plan:
+        """The plan of which each view gives only some cells, by their numbers.
+
+        Raises:
+            SpecError: the views' rows are laid out as maps, which would have holes.
+        """
+        odd = {type(b).__name__ for b in self.blocks} - {"Flat", "Learned", "Words"}
+        if odd:
+            raise SpecError(
+                f"an encoder that keeps some cells leaves holes in maps, but the views lay out {', '.join(odd)}; "
+                "use views 'Fixed'"
+            )
+        blocks = tuple(Kept(b.view, cells[b.view]) if isinstance(b, Flat) else b for b in self.blocks)
+        return replace(self, blocks=blocks)
 
 
 def span(block: Block) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from omniform.batch import Batch, Features, Fused, Loss, MediaBatch, Notes, Placed, Tree
 from omniform.geometry import Grid, Plan
 from omniform.spec import Continuous, Shared, System
-from omniform.views.arrange_module import arrange, merged_views
+from omniform.views.arrange_module import arrange, chosen, merged_views
 
 EXPERTS = "experts.layers."
 """Prefix before a layer's number in the names of its experts."""
@@ -40,7 +40,7 @@ class Reader(nn.Module):
             encoded = self.encoder(self.encoder.normalise(torch.cat([media.views[i] for i in members])))
             streams = encoded if isinstance(encoded, tuple) else (encoded,)
             counts = [len(media.views[i]) // self.spec.encoder.together for i in members]
-            split = [_split(f, counts) for f in streams]
+            split = [f.split(counts) for f in streams]
             out.update(zip(members, zip(*split, strict=True), strict=True))
         return [out[i] for i in range(len(media.views))]
 
@@ -92,6 +92,8 @@ class ContinuousInput(Reader):
         """Rows of media whose features (of each encoder) are given."""
         both = zip(encoded, plans, strict=True)
         merged = [tuple(merged_views(features, plan) for features in streams) for streams, plan in both]
+        if self.spec.encoder.selects:
+            merged = [tuple(chosen(f, p) for f in streams) for streams, p in zip(merged, plans, strict=True)]
         connected, learned = self._connect(merged), dict(self.learned.items())
         return torch.cat([arrange(f, p, learned) for f, p in zip(connected, plans, strict=True)])
 
@@ -101,11 +103,10 @@ class ContinuousInput(Reader):
         for i, streams in enumerate(features):
             by_grid.setdefault(tuple(f.grid for f in streams), []).append(i)
         out: dict[int, Features] = {}
-        for grids, members in by_grid.items():
+        for members in by_grid.values():
             columns = zip(*(features[i] for i in members), strict=True)
-            joined = [Features(torch.cat([f.values for f in c]), g) for c, g in zip(columns, grids, strict=True)]
-            split = _split(self.connector(*joined), [len(features[i][0].values) for i in members])
-            out.update(zip(members, split, strict=True))
+            joined = self.connector(*map(Features.joined, columns))
+            out.update(zip(members, joined.split([len(features[i][0].values) for i in members]), strict=True))
         return [out[i] for i in range(len(features))]
 
 
@@ -248,10 +249,6 @@ class Lmm(nn.Module):
 
 def _learns(module: nn.Module) -> bool:
     return any(p.requires_grad for p in module.parameters())
-
-
-def _split(features: Features, counts: list[int]) -> list[Features]:
-    return [Features(values, features.grid) for values in features.values.split(counts)]
 
 
 def _layer(name: str, prefix: str) -> int:

@@ -28,6 +28,9 @@ class Encoder(Part):
     together = 1  # views that become one set of features, such as frames read in pairs
     channels: ClassVar[tuple[int, ...]] = (3,)
     """Type of the numbers in a view, and what stands before (height, width) in its shape."""
+    selects: ClassVar[bool] = False
+    """Whether its module chooses, from a view's own features, which of its cells take positions (`choose`). Plans made
+    without looking hold all of them, the most there can be; `data.choices` completes them."""
     released: ClassVar[Rules] = ()
     """Key rules of the family's own public checkpoints (what `from_pretrained` of a hub id would read)."""
 

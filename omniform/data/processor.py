@@ -183,12 +183,20 @@ class Processor:
 
     Args:
         encode: codes of a medium that enters as such (`data.codes`); only systems that read media so need it.
+        choose: cells that each view of a medium keeps (`data.choices`); only systems whose encoder chooses need it.
     """
 
-    def __init__(self, system: System, tokenizer: Tokenizer, encode: Callable[[MediaItem], Ids] | None = None) -> None:
+    def __init__(
+        self,
+        system: System,
+        tokenizer: Tokenizer,
+        encode: Callable[[MediaItem], Ids] | None = None,
+        choose: Callable[[MediaItem], Sequence[tuple[int, ...]]] | None = None,
+    ) -> None:
         self.system = system
         self.tokenizer = tokenizer
         self.encode_media = encode
+        self.choose_cells = choose
         self._last: tuple[Media, Views, Plan] | None = None
         self._encode = lru_cache(maxsize=65536)(self._encode_now)
 
@@ -328,8 +336,8 @@ class Processor:
         draft.aims.append(Aim(item.modality, item, plan, at, caption=caption, learn=learn))
 
     def _add_media(self, draft: _Draft, item: Media, count: int, learn: bool, own: Mapping[str, Views]) -> None:
-        """One of `count` media that are read."""
-        entry = self.system.read(item.modality)
+        """One of `count` media that are read, or that were said as codes."""
+        entry = (self.system.said if item.role == "assistant" else self.system.read)(item.modality)
         if isinstance(entry, Discrete):
             views = own.get(item.modality, entry.views)
             plan = self._plan(item, views.among(count), entry.sight)
@@ -356,6 +364,15 @@ class Processor:
         if last is None or last[0] is not item or last[1] != strategy:
             last = self._last = item, strategy, strategy.plan(size_of(item), sight())
         return last[2]
+
+    def _chosen(self, item: Media, plan: Plan) -> Plan:
+        """The plan with the cells that the encoder keeps."""
+        if self.choose_cells is None:
+            raise SpecError(
+                f"the encoder of {self.system.slug} keeps some cells of {item.modality} and drops the others; give "
+                "Processor(..., choose=Chooser(model))"
+            )
+        return plan.keeping(self.choose_cells(MediaItem(item.modality, item, plan, np.arange(0))))
 
     def _encode_now(self, pieces: tuple[Piece, ...]) -> tuple[list[int], list[bool]]:
         """Ids of joined text pieces, and whether each covers a learned character."""

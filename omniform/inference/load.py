@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from omniform import index
+from omniform.data.choices import Chooser
 from omniform.data.codes import Coder
 from omniform.data.processor import Processor
 from omniform.data.tokenizer import HfTokenizer, open_tokenizer
@@ -51,7 +52,7 @@ def open_model(
     own = _own_checkpoint(Path(where).expanduser())
     if own:
         model: Lmm = store.load(own, dtype=dtype, device=device)
-        return Engine(model, Processor(model.system, _tokenizer(tokenizer or own), Coder(model)))
+        return Engine(model, Processor(model.system, _tokenizer(tokenizer or own), Coder(model), Chooser(model)))
     _check_not_a_slug(where)
     folder = folder_of(where)
     model = load_release(system or _system_of(folder), folder, separate=separate, dtype=dtype, device=device)
@@ -62,7 +63,7 @@ def open_model(
             f"the tokenizer of {tokenizer or folder} has {words.size} tokens with those of {model.system.slug}, "
             f"the backbone {model.system.backbone.vocab}; they do not belong together, give tokenizer="
         )
-    return Engine(model, Processor(model.system, words, Coder(model)))
+    return Engine(model, Processor(model.system, words, Coder(model), Chooser(model)))
 
 
 def _own_checkpoint(path: Path) -> Path | None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from omniform import serial
+from omniform.data.choices import Chooser
 from omniform.data.codes import Coder
 from omniform.data.dataset import Dataset, Joined
 from omniform.data.datasets import open_dataset
@@ -76,7 +77,7 @@ def set_up(recipe: Recipe, tokenizer_folder: Path | None = None) -> Setup:
     }
     return Setup(
         recipe=recipe, system=model.system, tokenizer=tokenizer,
-        processor=Processor(model.system, tokenizer, Coder(model)),
+        processor=Processor(model.system, tokenizer, Coder(model), Chooser(model)),
         model=model, datasets=datasets, given=tuple(recipe.weights), identity=identity,
     )  # fmt: skip
 

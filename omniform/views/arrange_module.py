@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from omniform.batch import Features
-from omniform.geometry import Block, Flat, Learned, Mean, Mosaic, Plan, Volume, Words
+from omniform.geometry import Block, Flat, Kept, Learned, Mean, Mosaic, Plan, Volume, Words
 
 
 def arrange(
@@ -34,6 +35,10 @@ def arrange(
 
 def _flat(block: Flat, features: Features, learned: Mapping[str, Tensor]) -> Tensor:
     return features.values[block.view]
+
+
+def _kept(block: Kept, features: Features, learned: Mapping[str, Tensor]) -> Tensor:
+    return features.values[block.view][list(block.cells)]
 
 
 def _mosaic(block: Mosaic, features: Features, learned: Mapping[str, Tensor]) -> Tensor:
@@ -72,7 +77,7 @@ def _words(block: Words, features: Features, learned: Mapping[str, Tensor]) -> T
 
 
 RUN: Mapping[type[Block], Callable[..., Tensor]] = {
-    Flat: _flat, Mosaic: _mosaic, Mean: _mean, Volume: _volume, Learned: _learned, Words: _words,
+    Flat: _flat, Kept: _kept, Mosaic: _mosaic, Mean: _mean, Volume: _volume, Learned: _learned, Words: _words,
 }  # fmt: skip
 
 
@@ -81,6 +86,17 @@ def merged_views(features: Features, plan: Plan) -> Features:
     if plan.scales:
         return merge_scales(features, plan)
     return Features(features.values.mean(0, keepdim=True), features.grid) if plan.averaged else features
+
+
+def chosen(features: Features, plan: Plan) -> Features:
+    """Features that know which of their cells a plan keeps; all of them where it was made without looking."""
+    kept = torch.zeros(features.values.shape[:2], dtype=torch.bool, device=features.values.device)
+    for block in plan.blocks:
+        if isinstance(block, Kept):
+            kept[block.view, list(block.cells)] = True
+        elif isinstance(block, Flat):
+            kept[block.view] = True
+    return replace(features, kept=kept)
 
 
 def merge_scales(features: Features, plan: Plan) -> Features:
