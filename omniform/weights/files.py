@@ -52,7 +52,7 @@ class Entry:
 
 
 def entries(folder: Path, *, adapters: bool = False) -> dict[str, Entry]:
-    """Key -> tensor, of the checkpoint in a folder; values are not read.
+    """Key -> tensor, of the checkpoint in a folder, or of one file; values are not read.
 
     Keys of a directory of several models begin with the model's sub-folder: "unet/conv_in.weight".
 
@@ -87,11 +87,13 @@ def read(held: dict[str, Entry], keys: Iterable[str]) -> Iterator[tuple[str, Ten
 
 
 def weight_files(folder: Path, *, adapters: bool = False) -> tuple[Path, ...]:
-    """Files of the checkpoint in a folder.
+    """Files of the checkpoint in a folder; one file is itself.
 
     Raises:
         CheckpointError: none is there, or an index names one that is not.
     """
+    if folder.is_file():
+        return (folder,)
     for index, single in zip(INDEXES, SINGLE, strict=True):
         if (folder / index).is_file():
             return _indexed(folder / index)
@@ -223,7 +225,10 @@ def _torch_file(file: Path, device: str) -> dict[str, Tensor]:
 
 
 def _flat(tensors: Any, file: Path) -> dict[str, Tensor]:
-    """A dictionary of tensors, and of dictionaries of tensors, whose keys are joined by dots."""
+    """A dictionary of tensors, and of dictionaries of tensors, whose keys are joined by dots; a lone tensor has the key
+    ""."""
+    if isinstance(tensors, Tensor):
+        return {"": tensors}
     if not isinstance(tensors, dict):
         raise CheckpointError(f"{file} holds something other than a dictionary of tensors")
     found: dict[str, Tensor] = {}

@@ -232,11 +232,12 @@ def _others(
 
 
 def _near(folder: Path, repository: str, separate: Mapping[str, Where]) -> Path | None:
-    """The folder of a repository, where it needs no fetching: given by the caller, beside the release, or a path."""
+    """The folder or file of a repository, where it needs no fetching: given, inside the release, or a path."""
     if repository in separate:
-        return folder_of(separate[repository])
+        given = Path(separate[repository]).expanduser()
+        return given if given.is_file() else folder_of(given)
     inside = (folder / repository).resolve()
-    if inside.is_dir() and inside.is_relative_to(folder.resolve()):
+    if inside.exists() and inside.is_relative_to(folder.resolve()):
         return inside
     return Path(repository) if Path(repository).is_dir() else None
 
