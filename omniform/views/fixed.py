@@ -19,6 +19,7 @@ from omniform.geometry import (
     Scale,
     Step,
     View,
+    Words,
     flat_rows,
 )
 from omniform.parts import Shrunk, Sight, Views
@@ -36,6 +37,7 @@ class Fixed(Views):
     Attributes:
         fill: colour of the padding; None is the encoder's mean colour.
         begin, newline: names of learned rows before and after the picture's rows.
+        before, after: words around them.
         still: whether all the picture's rows stand at one position id (CogVLM, arXiv:2311.03079 section 2.2).
         rounding: of the long side in pixels, where the short side is resized to fit.
         middle: of half of an odd difference, where the centre is cut: torchvision takes the nearest even number.
@@ -49,6 +51,8 @@ class Fixed(Views):
     fill: Rgb | None = None
     begin: str | None = None
     newline: str | None = None
+    before: str = ""
+    after: str = ""
     still: bool = False
     rounding: Rounding = "down"
     middle: Rounding = "down"
@@ -69,6 +73,7 @@ class Fixed(Views):
             blocks = (Learned(self.begin), *blocks)
         if self.newline:
             blocks += (Learned(self.newline),)
+        blocks = (*((Words(self.before),) * bool(self.before)), *blocks, *((Words(self.after),) * bool(self.after)))
         return Plan(views=(view,) * sight.together, size=sight.size, blocks=blocks, scales=copied(1, self.copies))
 
     def shrunk(self, size: Shrunk) -> Self:
