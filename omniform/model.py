@@ -129,7 +129,10 @@ class Lmm(nn.Module):
                 self.inputs[modality] = ContinuousInput(entry, learned, self.backbone, system.backbone.dim)
             elif modality in system.encoders:
                 self.inputs[modality] = Reader(system.continuous(modality))
-        self.codecs = nn.ModuleDict({modality: codec.build() for modality, codec in system.codecs.items()})
+        self.codecs = nn.ModuleDict()
+        for modality, codec in system.codecs.items():
+            shared = {"encoder": self.inputs[modality].encoder} if system.lends(modality) else {}
+            self.codecs[modality] = codec.build(**shared)
         dim, outputs = system.backbone.dim, system.outputs
         self.outputs = nn.ModuleDict({modality: decoder.build(dim=dim) for modality, decoder in outputs.items()})
         made = {modality: decoder.generator for modality, decoder in outputs.items()}

@@ -16,7 +16,8 @@ class Codec(Part):
 
     An extent is what one medium measures: (height, width) in pixels, or (samples,). Its module makes media of one
     extent of views (`normalise`); encodes a batch of them to codes, `books` of them for each cell, cell after cell;
-    decodes codes to media of a given extent; and renders the codes of one medium as something that can be saved.
+    decodes codes to media of a given extent; and renders the codes of one medium as something that can be saved. Where
+    the extent does not fix their number (`counted`), `encode_each` gives the codes of each view as they are written.
     """
 
     modality: ClassVar[str]
@@ -44,9 +45,20 @@ class Codec(Part):
         return True
 
     @property
+    def lent(self) -> Part | None:
+        """The encoder that it reads media with, where that is a part of its own: the module of a continuous input of
+        the same modality with an equal declaration is this one, too."""
+        return None
+
+    @property
     def size(self) -> Grid:
         """Extent that its geometry was made for."""
         raise NotImplementedError
+
+    @property
+    def written(self) -> Grid:
+        """Extent of what it renders, where none is asked for."""
+        return self.size
 
     def sight(self, cells: Callable[[Hw], Grid]) -> Sight:
         """What views must know; `cells`: codes of a view."""
@@ -57,7 +69,11 @@ class Codec(Part):
         raise NotImplementedError
 
     def cells(self, extent: Grid) -> Grid:
-        """Cells of one medium."""
+        """Cells of one medium.
+
+        Raises:
+            SpecError: it reads media of its own extent only.
+        """
         raise NotImplementedError
 
     def codes(self, extent: Grid) -> int:

@@ -151,6 +151,10 @@ class UnitsModule(WaveCodec):
         parts = wave.split(self.spec.heard(wave.shape[1]), dim=1)
         return self.kmeans.nearest(torch.cat([self.features(part) for part in parts], dim=1))
 
+    def encode_each(self, views: Float[Tensor, "n 1 samples"]) -> list[Int[Tensor, " _codes"]]:
+        """What the backbone reads of each waveform."""
+        return [self.merged(units)[0] for units in self.encode(self.normalise(views))]
+
     def merged(self, units: Int[Tensor, " frames"]) -> tuple[Int[Tensor, " codes"], Int[Tensor, " codes"]]:
         """What the backbone reads of one medium, and the frames that each code stands for."""
         if not self.spec.merged:

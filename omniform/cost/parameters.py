@@ -11,7 +11,8 @@ from omniform.spec import Continuous, Discrete, Learn, Stage, System
 def parameters(system: System) -> dict[str, int]:
     """Part path -> parameters, learned rows (newline ...) with the connector that they follow; their sum is the total.
 
-    A tied output head counts once. Parts without parameters are left out.
+    A tied output head counts once, and so does an encoder that a codec shares: with the input that lends it. Parts
+    without parameters are left out.
     """
     dim = system.backbone.dim
     found = {f"{modality}.encoder": encoder.num_params() for modality, encoder in system.encoders.items()}
@@ -20,7 +21,9 @@ def parameters(system: System) -> dict[str, int]:
             rows = entry.width(dim) * len(_rows_placed(system, modality, None))
             found[f"{modality}.connector"] = entry.connector.num_params(**entry.widths(dim)) + rows
             found[f"{modality}.fusion"] = entry.fusion.num_params(system.backbone, entry.width(dim))
-    found.update({f"{modality}.codec": codec.num_params() for modality, codec in system.codecs.items()})
+    for modality, codec in system.codecs.items():
+        lent = system.encoders[modality].num_params() if system.lends(modality) else 0
+        found[f"{modality}.codec"] = codec.num_params() - lent
     found["backbone"] = system.backbone.num_params()
     found.update({f"{modality}.decoder": decoder.num_params(dim) for modality, decoder in system.outputs.items()})
     made = {modality: decoder.generator for modality, decoder in system.outputs.items()}

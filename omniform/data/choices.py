@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from omniform.data.media import frames_of, views_of
+from omniform.data.loader import read_views
 from omniform.data.processor import MediaItem
 from omniform.model import Lmm
 
@@ -43,7 +43,7 @@ class Chooser:
 
     @torch.inference_mode()
     def _choose(self, item: MediaItem) -> Cells:
-        encoder: Any = self.model.stream(item.modality).encoder
-        views = views_of(frames_of(item.media), item.plan, encoder.spec.resample)
+        encoder: Any = self.model.reader(item.modality).encoder
+        views = read_views(item, self.model.system)
         kept = encoder.choose(views.to(next(encoder.parameters()).device)).cpu()
         return tuple(tuple(row.nonzero()[:, 0].tolist()) for row in kept)

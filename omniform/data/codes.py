@@ -43,7 +43,5 @@ class Coder:
     def _encode(self, item: MediaItem) -> Ids:
         codec: Any = self.model.codecs[item.modality]
         views = views_for(codec.spec, item).to(next(codec.parameters()).device)
-        codes = codec.encode(codec.normalise(views)).flatten()
-        if not codec.spec.counted:
-            codes, _ = codec.merged(codes)
-        return codes.cpu().numpy().astype(np.int64)
+        each = codec.encode(codec.normalise(views)) if codec.spec.counted else codec.encode_each(views)
+        return torch.cat(list(each)).cpu().numpy().astype(np.int64)

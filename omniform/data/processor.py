@@ -345,6 +345,8 @@ class Processor:
             return
         strategy = own.get(item.modality, entry.views).among(count)
         plan = self._plan(item, strategy, entry.sight)
+        if entry.encoder.selects:
+            plan = self._chosen(item, plan)
         if not entry.fusion.in_sequence:
             anchor = 0 if entry.fusion.whole_document else max(len(draft.ids) - 1, 0)
             draft.media.append(MediaItem(item.modality, item, plan, np.arange(0), anchor))

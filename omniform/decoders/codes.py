@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self, TypeAlias
 
 from omniform.geometry import SpecError
@@ -41,4 +41,15 @@ class Codes(OutputDecoder):
             )
 
     def shrunk(self, size: Shrunk) -> Self:
-        return self.but(codec=self.codec.shrunk(size)) if self.codec else self
+        if self.codec is None or self.span is None:
+            return self
+        codec = self.codec.shrunk(size)
+        return self.but(codec=codec, span=self._within(self.span, self.codec, codec))
+
+    @staticmethod
+    def _within(span: CodeSpan, old: Codec, new: Codec) -> CodeSpan:
+        """The span of a shrunk codec: bounds within what one medium can have keep their share of it."""
+        most, now = old.codes(old.size), new.codes(new.size)
+        if old.counted or span.most > most:
+            return span
+        return replace(span, least=max(1, span.least * now // most), most=max(1, span.most * now // most))
