@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from omniform.codecs.encodec import ENCODEC_24K, ENCODEC_32K
 from omniform.codecs.mel_units import MelUnits
+from omniform.codecs.painter import SD_1_5, SDXL
+from omniform.codecs.quantised import Quantised
+from omniform.codecs.query_detokenizer import QueryDetokenizer
 from omniform.codecs.speech_tokenizer import SPEECH_TOKENIZER
 from omniform.codecs.units import MHUBERT_KM1000
 from omniform.codecs.vqgan import MAKE_A_SCENE_512
@@ -27,6 +30,7 @@ from omniform.connectors.pooled_mlp import PooledMlp
 from omniform.connectors.qformer import QFormer
 from omniform.connectors.query_transformer import QueryTransformer
 from omniform.connectors.stacked_mlp import StackedMlp
+from omniform.connectors.token_merger import TokenMerger
 from omniform.connectors.window_qformer import WindowQFormer
 from omniform.encoders.beats import BEATS_ITER3_PLUS_AS2M
 from omniform.encoders.clip import CLIP_L_224
@@ -44,6 +48,7 @@ from omniform.encoders.mel_conv_net import MelConvNet
 from omniform.encoders.native_vit import VIT_675M
 from omniform.encoders.open_clip import OPEN_CLIP_L_224
 from omniform.encoders.s2 import S2
+from omniform.encoders.selected import Selected
 from omniform.encoders.several import Several
 from omniform.encoders.several_audio import SeveralAudio
 from omniform.encoders.siglip import SIGLIP_SO400M_384
@@ -150,6 +155,8 @@ CONNECTORS: tuple[Connector, ...] = (
     StackedMlp(fold=2, hidden=16),
     PatchMerger(),
     PatchMerger(fold=3),
+    TokenMerger(layers=1, heads=2, mlp_ratio=2.5),
+    TokenMerger(layers=2, heads=3, mlp_ratio=2.0, project="tanh"),
 )
 ENCODERS: tuple[Encoder, ...] = (
     CLIP,
@@ -166,6 +173,7 @@ ENCODERS: tuple[Encoder, ...] = (
     EVA2_CLIP_E_490.shrunk("tiny").but(feature_layer=-2),
     EVA_G_224.shrunk("tiny"),
     EVA_G_224.shrunk("tiny").but(feature_layer=-2, keep_class=False, trained_image=36),
+    EVA_G_224.shrunk("tiny").but(head=7),
     ConvNet(image=24, widths=(8, 16, 32)),
     EfficientNetLite0(image=32, stage=3),
     CONVNEXT_CLIP_L_768.shrunk("tiny"),
@@ -195,6 +203,15 @@ ENCODERS: tuple[Encoder, ...] = (
     WAVLM_LARGE.shrunk("tiny"),
     NATIVE,
     NATIVE.but(together=1, patch=4, image=24),
+    Selected(inner=CLIP),
+    Selected(inner=EVA_G_224.shrunk("tiny").but(keep_class=False, head=7), name="Eye", drawn=False),
+)
+CHOSEN = Quantised(
+    encoder=Selected(inner=EVA_G_224.but(keep_class=False)),
+    connector=TokenMerger(project="tanh"),
+    unit=True,
+    detokenizer=QueryDetokenizer(conditions=(768, 1280), pooled=1280),
+    painter=SDXL,
 )
 CODECS: tuple[Codec, ...] = (
     MAKE_A_SCENE_512.shrunk("tiny"),
@@ -207,4 +224,6 @@ CODECS: tuple[Codec, ...] = (
     SPEECH_TOKENIZER.shrunk("tiny").but(ratios=(3, 2), residuals=2),
     MelUnits().shrunk("tiny"),
     MelUnits().shrunk("tiny").but(stack=3, mels=2, kernel=1, rounds=0),
+    CHOSEN.shrunk("tiny"),
+    CHOSEN.but(encoder=CLIP_L_224, detokenizer=QueryDetokenizer(), painter=SD_1_5.but(empty=77)).shrunk("tiny"),
 )

@@ -18,6 +18,10 @@ from omniform import index
 from omniform.codecs import mel_units_module
 from omniform.codecs.encodec import ENCODEC_24K, ENCODEC_32K, Encodec
 from omniform.codecs.mel_units import MelUnits
+from omniform.codecs.painter import SD_1_5, SDXL
+from omniform.codecs.painter_module import Condition
+from omniform.codecs.quantised import Quantised
+from omniform.codecs.query_detokenizer import QueryDetokenizer
 from omniform.codecs.speech_tokenizer import SPEECH_TOKENIZER
 from omniform.codecs.units import MHUBERT_KM1000
 from omniform.codecs.vqgan import MAKE_A_SCENE_512, VqGan
@@ -25,11 +29,17 @@ from omniform.geometry import Grid, SpecError
 from omniform.parts import Codec
 
 every_example = pytest.mark.parametrize("codec", examples.CODECS, ids=str)
-FULL = (MAKE_A_SCENE_512, MHUBERT_KM1000, ENCODEC_24K, ENCODEC_32K, SPEECH_TOKENIZER, MelUnits())
+FULL = (
+    MAKE_A_SCENE_512, MHUBERT_KM1000, ENCODEC_24K, ENCODEC_32K, SPEECH_TOKENIZER, MelUnits(), examples.CHOSEN,
+)  # fmt: skip
 
 
 def extents(codec: Codec) -> tuple[Grid, ...]:
-    """The trained one, and odd ones."""
+    """The trained one, and odd ones where it reads such."""
+    if isinstance(codec, Quantised):
+        with pytest.raises(SpecError, match=r"become codes, got \(11, 6\); resize it first"):
+            codec.cells((11, 6))
+        return (codec.size,)
     return (codec.size, (11, 6), (9, 19)) if codec.modality == "image" else (codec.size, (61,), (33,))
 
 
@@ -81,7 +91,7 @@ def test_rendering_gives_what_can_be_saved(codec: Codec) -> None:
     module = codec.build().eval()
     signal = module.render(module.encode(media(codec, codec.size))[0])
     if codec.modality == "image":
-        assert isinstance(signal, Image.Image) and signal.size == codec.size[::-1] and signal.mode == "RGB"
+        assert isinstance(signal, Image.Image) and signal.size == codec.written[::-1] and signal.mode == "RGB"
     else:
         with wave.open(io.BytesIO(signal)) as file:
             assert file.getframerate() == codec.rate  # type: ignore[attr-defined]
@@ -97,7 +107,7 @@ def test_parameters_are_as_declared(codec: Codec) -> None:
 
 @every_example
 def test_flops_are_as_declared(codec: Codec) -> None:
-    module, extent = codec.build().eval(), extents(codec)[1]
+    module, extent = codec.build().eval(), extents(codec)[:2][-1]
     given = media(codec, extent, 1)
     with FlopCounterMode(display=False) as reading:
         module.encode(given)
@@ -140,6 +150,91 @@ def test_reconstruction_teaches_encoder_and_codebook() -> None:
     picture, loss = module.reconstruct(media(examples.CODECS[0], (8, 8)))
     (picture.square().mean() + loss).backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
+
+
+def test_codes_of_any_number_come_of_one_picture_each() -> None:
+    """Of pictures whose cells are chosen; of all cells where none are, and then the number is fixed."""
+    torch.manual_seed(0)
+    chosen, whole = (codec.build().eval() for codec in examples.CODECS if isinstance(codec, Quantised))
+    views = torch.randint(0, 256, (3, 3, 24, 24), dtype=torch.uint8)
+    each = chosen.encode_each(views)
+    assert {len(own) for own in each} != {16} and all(1 <= len(own) <= 16 for own in each)
+    assert all(torch.equal(a, b) for a, b in zip(each, chosen.encode_each(views), strict=True))
+    assert torch.equal(chosen.encode_each(views[2:])[0], each[2])
+    assert not chosen.spec.counted and whole.spec.counted
+    assert [len(own) for own in whole.encode_each(views)] == [16] * 3
+    with pytest.raises(SpecError, match="17 codes, but a picture has 1 to 16"):
+        chosen.condition([torch.zeros(17, dtype=torch.long)])
+    with pytest.raises(SpecError, match="5 codes, but a picture has 16"):
+        whole.condition([torch.zeros(5, dtype=torch.long)])
+
+
+def test_codes_beside_longer_ones_say_the_same() -> None:
+    module = examples.CHOSEN.shrunk("tiny").build().eval()
+    long, short = torch.arange(11), torch.arange(3)
+    both, alone = module.condition([long, short]), module.condition([short])
+    assert torch.allclose(both.rows[1:], alone.rows, atol=1e-6)
+    assert torch.allclose(both.pooled[1:], alone.pooled, atol=1e-6)
+
+
+# --- painting ----------------------------------------------------------------------------------------------------
+
+
+def test_painters_are_those_that_were_released() -> None:
+    """Counts of diffusers' own configurations: the denoisers and, in both, one autoencoder."""
+    assert SD_1_5.num_params() == 859520964 + 83653863
+    assert SDXL.num_params() == 2567463684 + 83653863
+    for painter in (SD_1_5, SDXL):
+        with torch.device("meta"):
+            module = painter.build()
+        assert sum(p.numel() for p in module.parameters()) == painter.num_params()
+
+
+@pytest.mark.parametrize("painter", [SDXL.shrunk("tiny"), SD_1_5.shrunk("nano").but(image=16)], ids=str)
+def test_painting_costs_what_is_declared(painter: Any) -> None:
+    module = painter.build().eval()
+    condition = Condition(torch.randn(1, 5, 8), torch.randn(1, 8) if painter.pooled else None)
+    with FlopCounterMode(display=False) as reading:
+        module.paint(condition, (16, 16), [0])
+    assert painter.flops((16, 16), 5) == pytest.approx(reading.get_total_flops(), rel=0.1)
+
+
+def test_pictures_follow_from_condition_and_seed_alone() -> None:
+    torch.manual_seed(0)
+    module = SDXL.shrunk("tiny").build().eval()
+    given = Condition(torch.randn(2, 5, 8), torch.randn(2, 8))
+    both = module.paint(given, (20, 15), [3, 4])
+    alone = module.paint(Condition(given.rows[1:], given.pooled[1:]), (20, 15), [4])  # type: ignore[index]
+    assert both.shape == (2, 3, 20, 15) and torch.allclose(both[1:], alone, atol=1e-5)
+    assert not torch.allclose(module.paint(given, (20, 15), [5, 4])[0], both[0], atol=1e-3)
+
+
+def test_no_condition_is_zeros_or_rows_of_its_own() -> None:
+    module = SD_1_5.but(empty=3).shrunk("tiny").build()
+    poor = module.nothing(Condition(torch.randn(2, 5, 8)))
+    assert torch.equal(poor.rows[0, :3], module.empty[0]) and not poor.rows[:, 3:].any()
+    assert poor.held.tolist() == [[True] * 3 + [False] * 2] * 2
+    with pytest.raises(SpecError, match="2 rows of a condition, but 3 rows stand for none"):
+        module.nothing(Condition(torch.randn(2, 2, 8)))
+    zeros = SDXL.shrunk("tiny").build().nothing(Condition(torch.randn(2, 5, 8), torch.randn(2, 8)))
+    assert not zeros.rows.any() and not zeros.pooled.any() and zeros.held is None
+
+
+def test_guidance_steps_away_from_no_condition() -> None:
+    torch.manual_seed(0)
+    module = SD_1_5.shrunk("tiny").but(guidance=3.0).build().eval()
+    latents, condition = torch.randn(1, 4, 8, 8), Condition(torch.randn(1, 5, 8))
+    rich, poor = (module.predict(latents, 7, c, (16, 16)) for c in (condition, module.nothing(condition)))
+    assert torch.allclose(module.guided(latents, 7, condition, (16, 16)), 3 * rich - 2 * poor, atol=1e-5)
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(SpecError, match="gives condition of width 768, Painter reads 2048"):
+        examples.CHOSEN.but(detokenizer=QueryDetokenizer())
+    with pytest.raises(SpecError, match="4 widths, 1 depths and 4 heads"):
+        SD_1_5.but(depths=(1,))
+    with pytest.raises(SpecError, match="width 10 does not divide into 4 heads"):
+        QueryDetokenizer(width=10, heads=4)
 
 
 # --- sound -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from omniform.data.processor import Aim, MediaItem, Processor, Sample
 from omniform.data.sound import samples_of, waveforms_of
 from omniform.data.stored import MediaError
 from omniform.encoders.audio import AudioEncoder
-from omniform.parts import Codec, Encoder, Views
+from omniform.parts import Views
 from omniform.prompt import Prompt
 from omniform.spec import Discrete, System
 

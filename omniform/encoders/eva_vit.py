@@ -23,6 +23,7 @@ class EvaVit(Vit):
         key_bias: whether the weights hold a bias of keys beside the others, as transformers' do: it is zero there, and
             changes nothing.
         trained_image: side of the view whose positions the weights hold; for others they are interpolated bicubically.
+        head: width of a projection that the weights hold behind a norm; nothing depends on either. 0: neither.
     """
 
     abstract = False
@@ -41,6 +42,7 @@ class EvaVit(Vit):
     keep_class: bool = True
     key_bias: bool = False
     trained_image: int | None = None
+    head: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,12 +64,20 @@ class EvaVit(Vit):
     def num_params(self) -> int:
         d = self.width
         tokens = d + (self.held_patches + 1) * d  # class token, positions
-        return 3 * self.patch**2 * d + d + tokens + self.layers * self.layer_params()
+        return 3 * self.patch**2 * d + d + tokens + self.layers * self.layer_params() + self._head_params()
+
+    def _head_params(self) -> int:
+        return 2 * self.width + (self.width + 1) * self.head if self.head else 0
+
+    def idle_params(self) -> int:
+        return super().idle_params() + self._head_params()
 
     def shrunk(self, size: Shrunk) -> Encoder:  # type: ignore[override]  # as in `Vit`
-        tiny = self.but(trained_image=self.trained_image and 36)
+        tiny = self.but(trained_image=self.trained_image and 36, head=min(self.head, 10))
         return super(EvaVit, tiny).shrunk(size)
 
 
 EVA_G_224 = EvaVit(width=1408, layers=39, heads=16, mlp_dim=6144, patch=14, image=224)
 EVA_G_364 = EVA_G_224.but(image=364)
+EVA_CLIP_G_224 = EVA_G_224.but(layers=40, head=1024)
+"""All of it, as EVA-CLIP was released."""

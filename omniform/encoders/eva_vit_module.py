@@ -25,6 +25,8 @@ class EvaVitModule(ImageEncoder):
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, spec.held_patches + 1, width), std=STD))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, spec.patch, stride=spec.patch)})
         self.blocks = nn.ModuleList(Block(spec, number) for number in range(1, spec.layers + 1))
+        if spec.head:
+            self.norm, self.head = nn.LayerNorm(width, eps=spec.norm_eps), nn.Linear(width, spec.head)
         self.spec = spec
 
     def forward(self, pixels: Float[Tensor, "views 3 height width"]) -> Features:
@@ -38,7 +40,8 @@ class EvaVitModule(ImageEncoder):
         return Features(kept, self.spec.cells((pixels.shape[2], pixels.shape[3])))
 
     def idle(self) -> tuple[str, ...]:
-        return tuple(f"blocks.{i}." for i in range(self.spec.run_layers, self.spec.layers))
+        behind = ("norm.", "head.") if self.spec.head else ()
+        return (*(f"blocks.{i}." for i in range(self.spec.run_layers, self.spec.layers)), *behind)
 
     def layer_prefix(self) -> str:
         return "blocks."
