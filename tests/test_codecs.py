@@ -253,6 +253,9 @@ def test_runs_of_units_become_one_code() -> None:
     module: Any = examples.CODECS[2].build()
     codes, counts = module.merged(torch.tensor([3, 3, 1, 1, 1, 3]))
     assert (codes.tolist(), counts.tolist()) == ([3, 1, 3], [2, 3, 1])
+    views = torch.rand(2, 1, 61) - 0.5
+    each, frames = module.encode_each(views), module.encode(module.normalise(views))
+    assert all(torch.equal(a, torch.unique_consecutive(b)) for a, b in zip(each, frames, strict=True))
 
 
 def test_what_is_longer_than_a_chunk_is_heard_in_parts() -> None:
