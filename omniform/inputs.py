@@ -47,6 +47,14 @@ class Continuous:
     def width(self, dim: int) -> int:
         return self.fusion.width(self.encoder.dim, dim)
 
+    def said(self, coded: Coded) -> Discrete:
+        """A medium of the modality that the system itself said, as codes; it is cut as those that are read."""
+        return Discrete(codec=coded.codec, span=coded.span, views=self.views)
+
+    def lends(self, codec: Codec) -> bool:
+        """Whether the encoder is a codec's, too."""
+        return codec.lent == self.encoder
+
     def positions(self, plan: Plan) -> int:
         """Positions of a medium in the sequence."""
         return plan.positions if self.fusion.in_sequence else 0

@@ -131,8 +131,9 @@ class Lmm(nn.Module):
                 self.inputs[modality] = Reader(system.continuous(modality))
         self.codecs = nn.ModuleDict()
         for modality, codec in system.codecs.items():
-            shared = {"encoder": self.inputs[modality].encoder} if system.lends(modality) else {}
-            self.codecs[modality] = codec.build(**shared)
+            read = system.inputs.get(modality)
+            lent = isinstance(read, Continuous) and read.lends(codec)
+            self.codecs[modality] = codec.build(**({"encoder": self.inputs[modality].encoder} if lent else {}))
         dim, outputs = system.backbone.dim, system.outputs
         self.outputs = nn.ModuleDict({modality: decoder.build(dim=dim) for modality, decoder in outputs.items()})
         made = {modality: decoder.generator for modality, decoder in outputs.items()}

@@ -108,11 +108,6 @@ class System:
             raise SpecError(f"{self.slug} has no codec of {modality}: neither its input nor its output names one")
         return Coded(codec=codec, span=span)
 
-    def lends(self, modality: str) -> bool:
-        """Whether the encoder of a continuous input is the codec's of that modality, too."""
-        lent = self.codecs[modality].lent
-        return lent is not None and self.encoders.get(modality) == lent
-
     @property
     def tokenised(self) -> tuple[str, ...]:
         """Modalities that enter or leave as tokens of a codec."""
@@ -149,20 +144,6 @@ class System:
         """Whether signal tokens stand for media of a modality that it writes."""
         output = self.outputs.get(modality)
         return output is not None and bool(output.signal)
-
-    def said(self, modality: str) -> Continuous | Discrete:
-        """How a medium that the system itself said stands in a document: as codes, where it says codes.
-
-        Raises:
-            SpecError: the system neither says nor reads that modality.
-        """
-        output = self.outputs.get(modality)
-        if not output or output.form != "discrete":
-            return self.read(modality)
-        coded = self.coded(modality)
-        # what is learned as codes is cut as what is read
-        read = coded if isinstance(coded, Discrete) else self.continuous(modality)
-        return Discrete(codec=coded.codec, span=coded.span, views=read.views)
 
     def read(self, modality: str) -> Continuous | Discrete:
         """The input of a modality, whatever its kind.

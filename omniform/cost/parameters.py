@@ -22,7 +22,8 @@ def parameters(system: System) -> dict[str, int]:
             found[f"{modality}.connector"] = entry.connector.num_params(**entry.widths(dim)) + rows
             found[f"{modality}.fusion"] = entry.fusion.num_params(system.backbone, entry.width(dim))
     for modality, codec in system.codecs.items():
-        lent = system.encoders[modality].num_params() if system.lends(modality) else 0
+        own = system.inputs.get(modality)
+        lent = own.encoder.num_params() if isinstance(own, Continuous) and own.lends(codec) else 0
         found[f"{modality}.codec"] = codec.num_params() - lent
     found["backbone"] = system.backbone.num_params()
     found.update({f"{modality}.decoder": decoder.num_params(dim) for modality, decoder in system.outputs.items()})

@@ -18,13 +18,14 @@ import numpy.typing as npt
 from omniform.data.document import Document, Media
 from omniform.data.media import size_of
 from omniform.data.positions import Ids, position_ids
+from omniform.data.spans import span_ids
 from omniform.data.tokenizer import Offsets, Tokenizer
 from omniform.data.told import Along, ToldItem, told_from, without_told
 from omniform.geometry import Plan, SpecError, Words
 from omniform.grammar import SpanIds
 from omniform.parts import Sight, Views
 from omniform.prompt import Piece, Prompt
-from omniform.spec import Discrete, System
+from omniform.spec import Continuous, Discrete, System
 
 
 class TooLong(ValueError):
@@ -337,7 +338,9 @@ class Processor:
 
     def _add_media(self, draft: _Draft, item: Media, count: int, learn: bool, own: Mapping[str, Views]) -> None:
         """One of `count` media that are read, or that were said as codes."""
-        entry = (self.system.said if item.role == "assistant" else self.system.read)(item.modality)
+        entry = self.system.read(item.modality)
+        if item.role == "assistant" and isinstance(entry, Continuous) and item.modality in self.system.tokenised:
+            entry = entry.said(self.system.coded(item.modality))
         if isinstance(entry, Discrete):
             views = own.get(item.modality, entry.views)
             plan = self._plan(item, views.among(count), entry.sight)
@@ -381,21 +384,6 @@ class Processor:
         text = "".join(p.text for p in pieces)
         ids, offsets = self.tokenizer.encode(text)
         return list(ids), learned_tokens(offsets, pieces)
-
-
-def span_ids(system: System, modality: str, tokenizer: Tokenizer) -> SpanIds:
-    """A modality's span in the ids of a tokenizer.
-
-    Raises:
-        LookupError: the vocabulary lacks one of its tokens.
-    """
-    entry = system.coded(modality)
-    codec, span = entry.codec, entry.span
-    *codes, begin, end = tokenizer.ids_of(list(span.names(codec.codebook * codec.books)))
-    least, most = span.least * codec.books, span.most * codec.books
-    if codec.counted and isinstance(entry, Discrete) and entry.views.one_size:
-        least = most = codec.codes(codec.size)
-    return SpanIds(modality, begin, end, tuple(codes), codec.codebook, least, most, modality in system.outputs)
 
 
 def learned_tokens(offsets: Offsets, pieces: Sequence[Piece]) -> list[bool]:
