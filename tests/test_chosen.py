@@ -237,7 +237,7 @@ def test_a_streamed_picture_is_one_segment() -> None:
 def test_the_codec_reads_with_the_inputs_encoder(tmp_path: Path) -> None:
     codec: Any = MODEL.codecs["image"]
     stream: Any = MODEL.inputs["image"]
-    assert codec.encoder is stream.encoder and MODEL.system.lends("image")
+    assert codec.encoder is stream.encoder
     assert sum(parameters(MODEL.system).values()) == sum(p.numel() for p in MODEL.parameters())
     store.save(MODEL, tmp_path / "saved")
     loaded: Any = store.load(tmp_path / "saved")
@@ -248,7 +248,7 @@ def test_the_codec_reads_with_the_inputs_encoder(tmp_path: Path) -> None:
 def test_a_codec_beside_another_encoder_has_its_own() -> None:
     system = MODEL.system.but({"inputs.image.encoder.drawn": False})
     model: Any = system.build()
-    assert not system.lends("image") and model.codecs["image"].encoder is not model.inputs["image"].encoder
+    assert model.codecs["image"].encoder is not model.inputs["image"].encoder
     assert sum(parameters(system).values()) == sum(p.numel() for p in model.parameters())
 
 

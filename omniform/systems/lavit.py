@@ -116,12 +116,12 @@ PRETRAIN = Stage(
     source="arXiv:2309.04669 sections 3.2 and 4; LaVIT/models/modeling_visual_tokenzier.py:433-447",
 )
 
-# counted on the original classes; the painters' by diffusers
-EYES, READING = 1012588928 + 3227490, 398267392 + 5771264
-CODES = EYES + 398267392 + 524288 + 2028960
-LARGE = CODES + 414002304 + 2567463684 + 83653863
-SMALL = CODES + 404081792 + 859520964 + 83653863 + 77 * 768
-LOW_RES = {"outputs.image.codec": LOW, "layout": LOW_LAYOUT, "published_params": {"image.codec": SMALL}}
+# counted on the original classes; the painters' by diffusers; the encoder is the codec's, too
+EYES, READING, WORDS_READ = 1012588928 + 3227490, 398267392 + 5771264, 6738415616 + 2 * 16386 * 4096
+WHOLE = EYES + READING + WORDS_READ + 398267392 + 524288 + 2028960
+LARGE = WHOLE + 414002304 + 2567463684 + 83653863
+SMALL = WHOLE + 404081792 + 859520964 + 83653863 + 77 * 768
+LOW_RES = {"outputs.image.codec": LOW, "layout": LOW_LAYOUT, "published_params": {"total": SMALL}}
 
 SYSTEM = System(
     slug="lavit",
@@ -154,8 +154,7 @@ SYSTEM = System(
         "has numbers only, 32000 and 32001 around a picture, and code n at 32002 + n.",
     ),
     published_params={
-        "image.encoder": EYES, "image.connector": READING, "image.codec": LARGE,
-        "backbone": 6738415616 + 2 * 16386 * 4096,
+        "image.encoder": EYES, "image.connector": READING, "backbone": WORDS_READ, "total": LARGE,
     },
     variants={"v1": LOW_RES, "paper": {**LOW_RES, "backbone": LLAMA_7B.but(vocab=VOCAB)}},
     survey_notes={"llm_backbone": "the paper's weights stand on LLaMA; those that were released, on LLaMA-2"},
