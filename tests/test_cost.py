@@ -75,8 +75,10 @@ def test_parameters_equal_the_module(slug):
     model = on_meta(system)
     counted = cost.parameters(system)
     assert sum(counted.values()) == sum(p.numel() for p in model.parameters())
+    before = set()  # an encoder that a codec shares counts with the input
     for part, number in counted.items():
-        real = sum(p.numel() for p in model.part(part).parameters())
+        real = sum(p.numel() for p in model.part(part).parameters() if id(p) not in before)
+        before |= {id(p) for p in model.part(part).parameters()}
         if part.endswith(".connector"):
             real += sum(p.numel() for p in model.stream(part.split(".")[0]).learned.parameters())
         assert number == real, part
