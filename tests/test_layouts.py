@@ -7,6 +7,7 @@ from goldens import manifest
 from omniform import index
 from omniform.spec import Joined, Layout, Recast
 from omniform.weights import layout
+from omniform.weights.adapters import adapter_shapes
 from omniform.weights.fill import slots, without_memory
 from omniform.weights.layout import CheckpointError, LayoutError, Place
 from omniform.weights.recast import apart, as_released, released_shapes
@@ -22,6 +23,9 @@ def needed(system):
 def disagreements(system, held):
     """What the manifest and the system do not share, in the release's words."""
     ours = needed(system)
+    beside = {Place(key): shape for key, shape in adapter_shapes(system, ours.shapes).items()}
+    adapters = [str(p) for p, shape in beside.items() if held.get(p) != shape]
+    held = {p: shape for p, shape in held.items() if p not in beside}
     mapped = {place: layout.key_at(place, system) for place in held}
     here = released_shapes(system, ours.shapes)
     known = {*here, *ours.aliases}
@@ -31,7 +35,7 @@ def disagreements(system, held):
     told = {place.repository for place in held}
     lost = [str(p) for p in places.values() if p not in held and p.repository in told]
     turned = [name for name, place in places.items() if layout.key_at(place, system) != name]
-    return extra + shapes + lost + turned
+    return extra + shapes + lost + turned + adapters
 
 
 def sizes(slug):
