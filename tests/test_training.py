@@ -29,10 +29,10 @@ from omniform.training.recipe import Recipe, resolve_recipe
 from omniform.training.report import Quiet, console_report
 from omniform.training.run import train
 from omniform.training.schedule import factor
-from omniform.training.setup import Setup, grow_vocab, set_up
+from omniform.training.setup import Setup, grow_vocab, set_up, stage_loader
 from omniform.training.stages import StageRun
 from omniform.training.step import TrainingError, accumulate
-from omniform.training.trainer import Trainer, stage_loader
+from omniform.training.trainer import Trainer
 from omniform.verify.small import DRAWN, data_of, modality_of
 
 CPU = torch.device("cpu")

@@ -140,6 +140,10 @@ class Loader:
     counts: Counts = field(default_factory=Counts)
     cache: ViewCache = field(default_factory=ViewCache)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.order.steps_per_epoch
+
     def steps(self, start: int, stop: int) -> Generator[Step, None, None]:
         """Steps [start, stop) counted over all epochs, prepared in a thread of their own."""
         return prefetched(lambda: self._steps(start, stop))

@@ -12,15 +12,16 @@ import fcntl
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from omniform.model import Lmm
 from omniform.training.checkpoint import Checkpoint, clean, last_checkpoint
+from omniform.training.job import Job
 from omniform.training.metrics import plot, read_records
 from omniform.training.plain import RecipeError, differences, read_yaml
 from omniform.training.recipe import HARMLESS, Recipe, load_recipe, resolve_recipe
@@ -94,22 +95,62 @@ def train(
     """
     folder = Path(out) if out is not None else recipe.out
     report = report or console_report()
+
+    def finish(setup: Setup) -> None:
+        if not (folder / MODEL).is_dir():
+            store.save(setup.model, folder / MODEL, tokenizer=setup.tokenizer.inner)
+
+    setup, state = carry_out(
+        folder, recipe, lambda: _set_up(folder, recipe), resolve_recipe, finish, report=report, device=device,
+        use_previous=use_previous,
+    )  # fmt: skip
+    return RunResult(folder, setup, state, last_loss(folder))
+
+
+JobT = TypeVar("JobT", bound=Job)
+
+
+def carry_out(
+    folder: Path,
+    recipe: Any,
+    make: Callable[[], JobT],
+    resolve: Callable[[Mapping[str, Any]], Any],
+    finish: Callable[[JobT], None],
+    *,
+    report: Report,
+    device: str | None,
+    use_previous: bool,
+) -> tuple[JobT, RunState]:
+    """Claim a run's directory, learn from where an earlier call was stopped, and leave the result there.
+
+    Args:
+        make: what learns; called once the directory is claimed.
+        resolve: recipe as plain data -> recipe, as that of an earlier call is read.
+        finish: writes the result.
+
+    Raises: as `train`.
+    """
     with _claimed(folder):
-        _claim_recipe(folder, recipe)
+        _claim_recipe(folder, recipe, resolve)
         start = last_checkpoint(folder, previous=use_previous)
-        setup = _set_up(folder, recipe)
-        _check_same(start, setup, folder)
+        job = make()
+        _check_same(start, job, folder)
         if start:
             report.say(f"{folder}: {_place(RunState.of(start.state), recipe)}")
         with _stop_signals() as stopping:
             where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            trainer = Trainer(setup, folder, report, where, stopping)
-            state = trainer.run(start)
-        _finish(folder, setup)
+            state = Trainer(job, folder, report, where, stopping).run(start)
+        plot(folder)
+        finish(job)
         for line in _left_out(state):
             report.say(line)
-        records = read_records(folder)
-        return RunResult(folder, setup, state, records[-1]["loss"] if records else float("nan"))
+        return job, state
+
+
+def last_loss(folder: Path) -> float:
+    """The loss of a run's last record; not a number where there is none."""
+    records = read_records(folder)
+    return records[-1]["loss"] if records else float("nan")
 
 
 # --- the directory -----------------------------------------------------------------------------------------------
@@ -133,11 +174,12 @@ def _claimed(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _claim_recipe(folder: Path, recipe: Recipe) -> None:
+def _claim_recipe(folder: Path, recipe: Any, resolve: Callable[[Mapping[str, Any]], Any]) -> None:
     """Write the resolved recipe, or compare with the one that is there."""
     path = folder / RECIPE
     if path.exists():
-        before, now = ({k: v for k, v in r.items() if k not in HARMLESS} for r in (_resolved(path), recipe.resolved))
+        then = resolve(read_yaml(path)).resolved  # defaults that came later are filled in
+        before, now = ({k: v for k, v in r.items() if k not in HARMLESS} for r in (then, recipe.resolved))
         lines = list(differences(before, now))
         if lines:
             raise RecipeError(
@@ -149,11 +191,6 @@ def _claim_recipe(folder: Path, recipe: Recipe) -> None:
     os.replace(beside, path)
 
 
-def _resolved(path: Path) -> Any:
-    """The resolved recipe of a run; defaults that came later are filled in."""
-    return resolve_recipe(read_yaml(path)).resolved
-
-
 def _set_up(folder: Path, recipe: Recipe) -> Setup:
     own = folder / TOKENIZER
     setup = set_up(recipe, own if own.is_dir() else None)
@@ -163,10 +200,10 @@ def _set_up(folder: Path, recipe: Recipe) -> Setup:
     return setup
 
 
-def _check_same(start: Checkpoint | None, setup: Setup, folder: Path) -> None:
+def _check_same(start: Checkpoint | None, job: Job, folder: Path) -> None:
     if start is None:
         return
-    for what, now in setup.identity.items():
+    for what, now in job.identity.items():
         before = start.state["identity"].get(what)
         if before != now:
             raise CheckpointError(
@@ -175,13 +212,7 @@ def _check_same(start: Checkpoint | None, setup: Setup, folder: Path) -> None:
             )
 
 
-def _finish(folder: Path, setup: Setup) -> None:
-    plot(folder)
-    if not (folder / MODEL).is_dir():
-        store.save(setup.model, folder / MODEL, tokenizer=setup.tokenizer.inner)
-
-
-def _place(state: RunState, recipe: Recipe) -> str:
+def _place(state: RunState, recipe: Any) -> str:
     if state.stage == len(recipe.stages):
         return "all stages are done"
     return f"goes on at stage {recipe.stages[state.stage].name!r}, step {state.step}"

@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from omniform import serial
 from omniform.data.choices import Chooser
@@ -19,15 +20,19 @@ from omniform.data.codes import Coder
 from omniform.data.dataset import Dataset, Joined
 from omniform.data.datasets import open_dataset
 from omniform.data.document import Text
+from omniform.data.loader import Loader, Order, Step
 from omniform.data.processor import Processor
 from omniform.data.tokenizer import HfTokenizer, open_tokenizer, train_tokenizer
 from omniform.frozen import FrozenMap
 from omniform.model import Lmm
 from omniform.prompt import Prompt
 from omniform.spec import System
-from omniform.training.freeze import prefixes
+from omniform.training.freeze import Learning, prefixes, start_learning, stop_learning
 from omniform.training.plain import RecipeError
 from omniform.training.recipe import Recipe
+from omniform.training.stages import StageRun
+from omniform.training.state import saved_tensors
+from omniform.training.step import TrainingError, accumulate, culprits, document_numbers
 from omniform.training.weights import load_parts, source_path
 from omniform.weights.layout import CheckpointError
 
@@ -55,6 +60,34 @@ class Setup:
     datasets: Mapping[str, Dataset]
     given: tuple[str, ...] = ()
     identity: Mapping[str, Any] = FrozenMap()
+
+    # -- what the trainer asks (`training.job.Job`) --
+
+    def loader(self, stage: StageRun) -> Loader:
+        return stage_loader(self, stage)
+
+    def remarks(self, stage: StageRun) -> Iterator[str]:
+        if not shares_trunks(self, stage):
+            yield (
+                f"{self.system.backbone.title} shares no positions between documents: each is read whole, equal media "
+                "are encoded once"
+            )
+
+    def start(self, stage: StageRun) -> Learning:
+        return start_learning(self.model, stage, self.tokenizer.id_of)
+
+    def stop(self, stage: StageRun, learning: Learning) -> None:
+        stop_learning(self.model, stage, learning)
+
+    def accumulate(self, stage: StageRun, step: Step, device: torch.device) -> Tensor:
+        return accumulate(self.model, step, self.recipe.precision, device, stage.outputs)
+
+    def tensors(self, stages: Sequence[StageRun]) -> dict[str, Tensor]:
+        return saved_tensors(self.model, self.given, tuple(stages))
+
+    def culprits(self, loader: Loader, step: int, device: torch.device) -> str:
+        numbers = document_numbers(loader, step)
+        return culprits(self.model, loader, numbers, self.recipe.precision, device)
 
 
 def set_up(recipe: Recipe, tokenizer_folder: Path | None = None) -> Setup:
@@ -85,6 +118,28 @@ def set_up(recipe: Recipe, tokenizer_folder: Path | None = None) -> Setup:
 def _dataset(recipe: Recipe, name: str) -> Dataset:
     parts = tuple(open_dataset(config) for config in recipe.data[name])
     return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def stage_loader(setup: Setup, stage: StageRun) -> Loader:
+    """The loader of a stage.
+
+    Raises:
+        TrainingError: its dataset is empty.
+    """
+    dataset = setup.datasets[stage.data]
+    order = Order.of(dataset, stage.batch, setup.recipe.seed)
+    if not order.documents:
+        raise TrainingError(f"stage {stage.name!r}: dataset {stage.data!r} holds no documents")
+    return Loader(
+        dataset, setup.processor, order, prompt=stage.prompt, views=stage.views, max_positions=stage.max_positions,
+        pack_positions=stage.pack_positions, on_bad_media=stage.on_bad_media, trees=shares_trunks(setup, stage),
+    )  # fmt: skip
+
+
+def shares_trunks(setup: Setup, stage: StageRun) -> bool:
+    """Whether documents about the same media share their positions in a stage."""
+    experts: Any = setup.system.backbone.experts_part if stage.experts == "apart" else None
+    return experts.trees_in_training if experts else setup.system.backbone.trees
 
 
 # --- tokenizer ---------------------------------------------------------------------------------------------------

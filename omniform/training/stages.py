@@ -9,6 +9,7 @@ from typing import Any, Literal
 from omniform.parts import Views
 from omniform.prompt import Prompt
 from omniform.spec import Learn, Lora, Stage, System, Undisclosed
+from omniform.training.job import Phase
 from omniform.training.plain import Fields, RecipeError, at_least, thawed, typed
 
 KEYS = (
@@ -22,20 +23,11 @@ SCHEDULES = ("cosine", "linear", "constant")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageRun:
+class StageRun(Phase):
     """One phase of training, every number known. The attributes are those of `spec.Stage` and of the recipe schema."""
 
-    name: str
-    data: str
     learn: tuple[Learn, ...]
     lora: Lora | None
-    batch: int
-    epochs: float | None
-    steps: int | None
-    schedule: Literal["cosine", "linear", "constant"]
-    warmup: float
-    weight_decay: float
-    clip_norm: float
     max_positions: int
     pack_positions: int
     on_bad_media: Literal["stop", "skip"]
@@ -54,10 +46,6 @@ class StageRun:
         rest = {k: getattr(self, k) for k in KEYS if k not in ("learn", "lr_scale", "lora")}
         lora = {k: thawed(getattr(self.lora, k)) for k in LORA_KEYS} if self.lora else None
         return {"data": rest.pop("data"), "learn": learn, "lora": lora, **rest}
-
-    def total_steps(self, per_epoch: int) -> int:
-        """Optimizer steps of the stage, for a dataset of so many steps per epoch."""
-        return self.steps if self.steps is not None else max(1, round((self.epochs or 1) * per_epoch))
 
 
 def resolve_stage(system: System, stage: Stage, given: Any) -> StageRun:

@@ -1,4 +1,4 @@
-"""The training loop: one for all systems. It names no system, no modality and no loss."""
+"""The training loop: one for all systems, and for codecs alone. It names no system, no modality and no loss."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from omniform.data.loader import Loader, Order, Step
 from omniform.training.checkpoint import Checkpoint, write_checkpoint
-from omniform.training.freeze import Learning, start_learning, stop_learning
+from omniform.training.freeze import Learning
+from omniform.training.job import Job, Phase, Prepared
 from omniform.training.metrics import Metrics, Record
 from omniform.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer, set_lr
 from omniform.training.report import Report
 from omniform.training.schedule import factor
-from omniform.training.setup import Setup
-from omniform.training.stages import StageRun
-from omniform.training.state import RunState, Window, restore_tensors, saved_tensors
-from omniform.training.step import TrainingError, accumulate, culprits, document_numbers, seed_step
+from omniform.training.state import RunState, Window, restore_tensors
+from omniform.training.step import TrainingError, seed_step
 
 SETTLE_AFTER = 16
 """Steps whose losses may wait on an accelerator before they are read, so that it is not held up."""
@@ -36,12 +33,12 @@ class Trainer:
     """
 
     def __init__(
-        self, setup: Setup, folder: Path, report: Report, device: torch.device,
+        self, job: Job, folder: Path, report: Report, device: torch.device,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        self.setup = setup
-        self.recipe = setup.recipe
-        self.model = setup.model.to(device)
+        self.job = job
+        self.recipe = job.recipe
+        job.model.to(device)
         self.folder = folder
         self.report = report
         self.device = device
@@ -68,13 +65,13 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """What has to be saved of the model as it is now."""
         ran = self.state.stage + (self.state.step > 0)
-        return saved_tensors(self.model, self.setup.given, self.recipe.stages[:ran])
+        return self.job.tensors(self.recipe.stages[:ran])
 
     def _restore(self, start: Checkpoint) -> None:
         restore_tensors(start.model, self.tensors())
 
     def checkpoint(self, optimizer: dict[str, Tensor]) -> None:
-        state = {**self.state.plain(), "identity": dict(self.setup.identity)}
+        state = {**self.state.plain(), "identity": dict(self.job.identity)}
         content = Checkpoint(self.tensors(), optimizer, state)
         keep = self.recipe.checkpoint.keep_last
         write_checkpoint(self.folder, self.state.stage, self.state.step, content, keep)
@@ -87,13 +84,13 @@ class Stopped(RuntimeError):
 class _StageLoop:
     """One stage of a run: freeze, step, record, save, merge."""
 
-    def __init__(self, trainer: Trainer, stage: StageRun, resumed: Checkpoint | None) -> None:
+    def __init__(self, trainer: Trainer, stage: Phase, resumed: Checkpoint | None) -> None:
         self.trainer, self.stage = trainer, stage
-        self.recipe, self.state, self.model = trainer.recipe, trainer.state, trainer.model
-        self.loader = stage_loader(trainer.setup, stage)
-        self.total = stage.total_steps(self.loader.order.steps_per_epoch)
+        self.job, self.recipe, self.state = trainer.job, trainer.recipe, trainer.state
+        self.loader = self.job.loader(stage)
+        self.total = stage.total_steps(self.loader.steps_per_epoch)
         seed_step(self.recipe.seed, self.state.stage, -1)
-        self.learning: Learning = start_learning(self.model, stage, trainer.setup.tokenizer.id_of)
+        self.learning: Learning = self.job.start(stage)
         self.parameters = self.learning.parameters
         self.optimizer = make_optimizer(self.learning, stage.weight_decay)
         if resumed:
@@ -105,11 +102,8 @@ class _StageLoop:
     def run(self) -> None:
         state, report = self.state, self.trainer.report
         self.metrics = Metrics(self.trainer.folder, state.stage, state.step, state.overall)
-        if not self.loader.trees:
-            backbone = self.trainer.setup.system.backbone.title
-            report.say(
-                f"{backbone} shares no positions between documents: each is read whole, equal media are encoded once"
-            )
+        for remark in self.job.remarks(self.stage):
+            report.say(remark)
         report.start(self.stage.name, state.step, self.total)
         steps = self.loader.steps(state.step, self.total)
         try:
@@ -121,17 +115,17 @@ class _StageLoop:
             steps.close()
             report.stop()
             self.metrics.close()
-        stop_learning(self.model, self.stage, self.learning)
+        self.job.stop(self.stage, self.learning)
         state.stage, state.step = state.stage + 1, 0
         self.trainer.checkpoint({})
         if self.trainer.stopping() and state.stage < len(self.recipe.stages):
             raise Stopped(f"stopped after stage {self.stage.name!r}; the same command goes on with the next")
 
-    def _step(self, step: Step) -> None:
+    def _step(self, step: Prepared) -> None:
         state = self.state
         if step.weight > 0:
             seed_step(self.recipe.seed, state.stage, state.step)
-            loss = accumulate(self.model, step, self.recipe.precision, self.trainer.device, self.stage.outputs)
+            loss = self.job.accumulate(self.stage, step, self.trainer.device)
             norm = torch.nn.utils.clip_grad_norm_(
                 self.parameters.values(), self.stage.clip_norm or math.inf, foreach=True
             )
@@ -145,7 +139,7 @@ class _StageLoop:
             state.empty_steps += 1
         self._count(step)
 
-    def _count(self, step: Step) -> None:
+    def _count(self, step: Prepared) -> None:
         state, now = self.state, time.monotonic()
         spent, self.clock = now - self.clock, now
         state.step += 1
@@ -175,8 +169,7 @@ class _StageLoop:
         self.waiting.clear()
 
     def _not_finite(self, number: int, loss: float, norm: float) -> TrainingError:
-        numbers = document_numbers(self.loader, number)
-        names = culprits(self.model, self.loader, numbers, self.recipe.precision, self.trainer.device)
+        names = self.job.culprits(self.loader, number, self.trainer.device)
         what = f"loss is {loss}" if not math.isfinite(loss) else f"norm of the gradient is {norm} (loss {loss:.4g})"
         return TrainingError(
             f"stage {self.stage.name!r}, step {number}: the {what}; documents: {names}. No checkpoint holds this step. "
@@ -215,21 +208,3 @@ class _StageLoop:
         )  # fmt: skip
         self.metrics.write(record)
         self.trainer.report.show(record)
-
-
-def stage_loader(setup: Setup, stage: StageRun) -> Loader:
-    """The loader of a stage.
-
-    Raises:
-        TrainingError: its dataset is empty.
-    """
-    dataset = setup.datasets[stage.data]
-    order = Order.of(dataset, stage.batch, setup.recipe.seed)
-    if not order.documents:
-        raise TrainingError(f"stage {stage.name!r}: dataset {stage.data!r} holds no documents")
-    experts: Any = setup.system.backbone.experts_part if stage.experts == "apart" else None
-    trees = experts.trees_in_training if experts else setup.system.backbone.trees
-    return Loader(
-        dataset, setup.processor, order, prompt=stage.prompt, views=stage.views, max_positions=stage.max_positions,
-        pack_positions=stage.pack_positions, on_bad_media=stage.on_bad_media, trees=trees,
-    )  # fmt: skip

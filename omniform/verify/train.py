@@ -13,8 +13,8 @@ from omniform.model import Lmm
 from omniform.spec import Stage, System
 from omniform.training.freeze import taught
 from omniform.training.report import Quiet
-from omniform.training.setup import set_up
-from omniform.training.trainer import Trainer, stage_loader
+from omniform.training.setup import set_up, stage_loader
+from omniform.training.trainer import Trainer
 from omniform.verify.check import Context, Failed
 from omniform.verify.small import DOCUMENTS, STEPS, modality_of, small_recipe
 
