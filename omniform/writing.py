@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from omniform.frozen import FrozenMap
 from omniform.geometry import Grid, Hw, Sight, flat_rows
 from omniform.part import Part, Rules
 
@@ -23,6 +24,9 @@ class Codec(Part):
     modality: ClassVar[str]
     released: ClassVar[Rules] = ()
     """Key rules of the family's own public checkpoints."""
+    errors: ClassVar[Mapping[str, float]] = FrozenMap()
+    """Name -> usual factor of what its module's `errors(media)` gives when it learns by itself; empty where it cannot.
+    Before a step, `renew(media)` may put unused entries where these media need some."""
 
     @property
     def writer(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +14,7 @@ from omniform.cli.errors import explain
 
 ORDER = ("list", "show", "cost", "train", "eval", "generate", "chat", "verify", "export")
 """How `--help` lists the commands; those it does not name come last."""
+COMMANDS = "omniform.cli.commands"
 
 
 def _version(wanted: bool) -> None:
@@ -35,13 +35,28 @@ def options(
 
 
 def commands() -> list[str]:
-    """Names of the commands: the files of `cli/commands`."""
-    found = [info.name for info in pkgutil.iter_modules([str(Path(__file__).parent / "commands")])]
-    return sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    """Names of the commands: the files of `cli/commands`; a folder there is a group of commands."""
+    return [info.name for info in _members(COMMANDS)]
+
+
+def _members(package: str) -> list[pkgutil.ModuleInfo]:
+    found = list(pkgutil.iter_modules(importlib.import_module(package).__path__))
+    return sorted(found, key=_place)
+
+
+def _place(info: pkgutil.ModuleInfo) -> tuple[bool, int, str]:
+    """Groups come last, as `--help` has it."""
+    return info.ispkg, ORDER.index(info.name) if info.name in ORDER else len(ORDER), info.name
 
 
 def build() -> typer.Typer:
     """The whole command line. Only the commands' signatures are read here; no torch."""
+    made = _group(COMMANDS)
+    made.callback()(options)
+    return made
+
+
+def _group(package: str) -> typer.Typer:
     made = typer.Typer(
         add_completion=False,
         no_args_is_help=True,
@@ -49,10 +64,12 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
-    made.callback()(options)
-    for name in commands():
-        module = importlib.import_module(f"omniform.cli.commands.{name}")
-        made.command(name, help=module.command.__doc__)(module.command)
+    for info in _members(package):
+        module = importlib.import_module(f"{package}.{info.name}")
+        if info.ispkg:
+            made.add_typer(_group(module.__name__), name=info.name, help=module.__doc__)
+        else:
+            made.command(info.name, help=module.command.__doc__)(module.command)
     return made
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from omniform.codecs.families import ImageCodec
+from omniform.frozen import FrozenMap
 from omniform.geometry import Grid, SpecError
 from omniform.parts import Shrunk, conv_flops
 
@@ -37,6 +38,8 @@ class VqGan(ImageCodec):
     """
 
     implementation = "omniform.codecs.vqgan_module:VqGanModule"
+    # beside them the original learns from a network that judges likeness and one that tells forgeries
+    errors = FrozenMap(squared=1.0, absolute=0.0, codebook=1.0)
 
     name: str = "VQ-GAN"
     image: int = 256

@@ -193,6 +193,27 @@ class VqGanModule(nn.Module):
         out = self.decoder(self.post_quant_conv(z + (q - z).detach()))
         return out[:, :, : pixels.shape[2], : pixels.shape[3]], loss
 
+    def errors(self, pixels: Float[Tensor, "n 3 height width"]) -> dict[str, Float[Tensor, ""]]:
+        """How far pictures are from what their codes give back, and features from the codebook."""
+        found, codebook = self.reconstruct(pixels)
+        off = found.float() - pixels
+        return {"squared": off.square().mean(), "absolute": off.abs().mean(), "codebook": codebook.float()}
+
+    @torch.no_grad()
+    def renew(self, pixels: Float[Tensor, "n 3 height width"]) -> int:
+        """Move entries that no cell of these pictures is nearest to onto random ones of the cells; gives their number.
+
+        Entries that start far from all features would never be chosen, and so never learn (random restarts of
+        arXiv:2005.00341 section 3.1).
+        """
+        cells = self.features(pixels).flatten(2).transpose(1, 2).flatten(0, 1)
+        table = self.quantize.embedding.weight
+        idle = torch.ones(len(table), dtype=torch.bool, device=table.device)
+        idle[self.quantize.nearest(cells)] = False
+        count = int(idle.sum())
+        table[idle] = cells[torch.randint(len(cells), (count,), device=cells.device)].to(table.dtype)
+        return count
+
     @torch.inference_mode()
     def render(self, codes: Int[Tensor, " codes"], extent: Grid | None = None) -> Image.Image:
         """The picture of one medium's codes, of the trained size unless another is given."""

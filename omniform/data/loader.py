@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -28,6 +28,7 @@ from omniform.prompt import Prompt
 from omniform.spec import Discrete, System
 
 OnBadMedia = Literal["stop", "skip"]
+StepT = TypeVar("StepT")
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,10 @@ class ViewCache:
     _kept: dict[object, Tensor] = field(default_factory=dict)
     _bytes: int = 0
 
-    def get(self, item: MediaItem, processor: Processor) -> Tensor:
-        """Views of one medium, as `read_views` gives them."""
-        key = (item.media.key, item.plan)
+    def get(self, key: object, read: Callable[[], Tensor]) -> Tensor:
+        """The views of a key; `read` makes them where they are not kept."""
         if key not in self._kept:
-            views = read_views(item, processor.system)
+            views = read()
             self._kept[key] = views
             self._bytes += views.nbytes
             while self._bytes > self.limit and len(self._kept) > 1:
@@ -188,7 +188,7 @@ class Loader:
         return sample
 
     def _load(self, item: MediaItem) -> Tensor:
-        return self.cache.get(item, self.processor)
+        return self.cache.get((item.media.key, item.plan), lambda: read_views(item, self.processor.system))
 
     def _split(self, samples: list[Sample]) -> Iterator[list[Sample]]:
         """Samples in runs whose unshared length stays within `pack_positions`; runs of shared media stay together."""
@@ -221,12 +221,12 @@ def views_for(reader: Any, item: MediaItem) -> Tensor:
     return views_of(frames_of(item.media), item.plan, reader.resample)
 
 
-def prefetched(make: Callable[[], Iterator[Step]], ahead: int = 3) -> Generator[Step, None, None]:
+def prefetched(make: Callable[[], Iterator[StepT]], ahead: int = 3) -> Generator[StepT, None, None]:
     """The same items, made ahead in a thread; its errors are raised here."""
-    items: queue.Queue[Step | BaseException | None] = queue.Queue(ahead)
+    items: queue.Queue[StepT | BaseException | None] = queue.Queue(ahead)
     stopped = threading.Event()
 
-    def put(item: Step | BaseException | None) -> None:
+    def put(item: StepT | BaseException | None) -> None:
         while not stopped.is_set():
             try:
                 return items.put(item, timeout=0.1)

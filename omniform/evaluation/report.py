@@ -38,15 +38,21 @@ class Report:
 
     def html(self) -> str:
         """The whole page."""
-        css = (files("omniform.evaluation") / "report.css").read_text(encoding="utf-8")
-        blocks = [_headline(self), _types(self.evaluation), _curve(self.curves), _answers(self), _facts(self)]
-        return (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{escape(self.title)}</title><style>{css}</style></head>\n<body><main>\n"
-            + "\n".join(b for b in blocks if b)
-            + "\n</main></body></html>\n"
-        )
+        found = self.evaluation
+        blocks = [_headline(self), _types(found), curve_block(self.curves), _answers(self)]
+        return page(self.title, [*blocks, facts_block(self.facts, self.texts)])
+
+
+def page(title: str, blocks: Sequence[str]) -> str:
+    """A page of blocks of HTML, those that are empty left out."""
+    css = (files("omniform.evaluation") / "report.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{css}</style></head>\n<body><main>\n"
+        + "\n".join(b for b in blocks if b)
+        + "\n</main></body></html>\n"
+    )
 
 
 def chosen(evaluation: Evaluation, count: int = 12, most_wrong: int = 4) -> list[int]:
@@ -121,7 +127,8 @@ def _bar(kind: str, tally: Tally) -> str:
     )
 
 
-def _curve(curves: Sequence[Curve]) -> str:
+def curve_block(curves: Sequence[Curve]) -> str:
+    """The loss of every stage."""
     return f"<section><h2>Loss while learning</h2>{loss_plot(curves)}</section>" if curves else ""
 
 
@@ -151,13 +158,13 @@ def _medium(uri: str) -> str:
     return f'<img src="{uri}" alt="" loading="lazy">' if uri else ""
 
 
-def _facts(report: Report) -> str:
-    groups = "".join(f"<h3>{escape(name)}</h3><dl>{_list(values)}</dl>" for name, values in report.facts.items())
-    texts = "".join(
-        f"<details><summary>{escape(name)}</summary><pre>{escape(text)}</pre></details>"
-        for name, text in report.texts.items()
+def facts_block(facts: Mapping[str, Mapping[str, str]], texts: Mapping[str, str]) -> str:
+    """Groups of named values, and longer texts folded."""
+    groups = "".join(f"<h3>{escape(name)}</h3><dl>{_list(values)}</dl>" for name, values in facts.items())
+    folded = "".join(
+        f"<details><summary>{escape(name)}</summary><pre>{escape(text)}</pre></details>" for name, text in texts.items()
     )
-    return f"<section><h2>The run</h2>{groups}{texts}</section>" if groups or texts else ""
+    return f"<section><h2>The run</h2>{groups}{folded}</section>" if groups or folded else ""
 
 
 def _list(values: Mapping[str, str]) -> str:

@@ -47,7 +47,7 @@ def _changed(data: Any, changes: Mapping[Path, Any], where: Path) -> Any:
         elif is_dataclass(known[head]) and isinstance(value, Mapping) and "part" not in value:
             deeper.setdefault(head, {}).update({tuple(str(k).split(".")): v for k, v in value.items()})
         else:
-            new[head] = _fitting(known[head], declared(value, ".".join((*where, head))), (*where, head), data)
+            new[head] = _fitting(known[head], declared(value, ".".join(("set", *where, head))), (*where, head), data)
     for head, below in deeper.items():
         new[head] = _changed(new.get(head, known[head]), below, (*where, head))
     return _with(data, new)
@@ -84,13 +84,13 @@ def _part(name: str, values: Mapping[str, Any], where: str) -> Part:
     known = [f.name for f in fields(made) if f.init]
     for key in values:
         if key not in known:
-            raise unknown(f"field of {name} in set.{where}", key, known)
+            raise unknown(f"field of {name} in {where}", key, known)
     for key, value in values.items():
         _check_type(made, key, value, f"{where}.{key}")
     needed = inspect.signature(made).parameters.values()
     missing = [p.name for p in needed if p.default is p.empty and p.name not in values]
     if missing:
-        raise RecipeError(f"set.{where}: {name} needs {', '.join(missing)} too")
+        raise RecipeError(f"{where}: {name} needs {', '.join(missing)} too")
     return made(**values)
 
 
@@ -100,7 +100,7 @@ def _fitting(old: Any, new: Any, where: Path, owner: Any) -> Any:
         got = f"{type(new).__name__} ({_kind(new).__name__.lower()})" if isinstance(new, Part) else repr(new)
         raise RecipeError(f"set.{'.'.join(where)}: holds a part of kind {_kind(old).__name__.lower()}, not {got}")
     if is_dataclass(owner):
-        _check_type(type(owner), where[-1], new, ".".join(where))
+        _check_type(type(owner), where[-1], new, ".".join(("set", *where)))
     return new
 
 
@@ -108,7 +108,7 @@ def _check_type(owner: type, field: str, value: Any, where: str) -> None:
     hint = get_type_hints(owner)[field]
     if not fits(value, hint):
         kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("omniform.", "")
-        raise RecipeError(f"set.{where}: {value!r} is not {kind}")
+        raise RecipeError(f"{where}: {value!r} is not {kind}")
 
 
 def _kind(part: Any) -> type:

@@ -122,16 +122,14 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 def resolve_recipe(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """The recipe of plain data; see `load_recipe` for errors."""
     top = Fields(overridden(data, overrides), "", KEYS)
-    name = top.get("name", str, "run")
-    if "/" in name or name.startswith(".") or not name:
-        raise RecipeError(f"name: {name!r} is used as a directory name; give a plain word")
+    name = read_name(top)
     size = top.one_of("size", ("full", "nano", "tiny"), "full")
     changes = top.get("set", dict, {})
     system = _system(top, size, changes)
-    data_ = _data(top.get("data", dict, {}))
+    data_ = read_data(top.get("data", dict, {}))
     stages = _stages(system, top.get("stages", dict, {}), data_)
     weights = _weights(system, top.get("weights", dict, {}))
-    checkpoint = _checkpoint(top.get("checkpoint", dict, {}))
+    checkpoint = read_checkpointing(top.get("checkpoint", dict, {}))
     tokenizer = _tokenizer(top.data.get("tokenizer"))
     evaluate = top.get("evaluate", dict, {})
     if "data" in evaluate and evaluate["data"] not in data_:
@@ -153,6 +151,18 @@ def resolve_recipe(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Re
     )  # fmt: skip
 
 
+def read_name(top: Fields) -> str:
+    """The name of a run.
+
+    Raises:
+        RecipeError: it cannot be a directory's.
+    """
+    name = top.get("name", str, "run")
+    if "/" in name or name.startswith(".") or not name:
+        raise RecipeError(f"name: {name!r} is used as a directory name; give a plain word")
+    return name
+
+
 def _system(top: Fields, size: str, changes: Mapping[str, Any]) -> System:
     if "system" not in top.data:
         raise RecipeError(f"system: name one of {', '.join(index.names('systems'))}")
@@ -160,7 +170,12 @@ def _system(top: Fields, size: str, changes: Mapping[str, Any]) -> System:
     return compose(system if size == "full" else system.shrunk(size), changes)
 
 
-def _data(given: Mapping[str, Any]) -> FrozenMap[str, tuple[Mapping[str, Any], ...]]:
+def read_data(given: Mapping[str, Any]) -> FrozenMap[str, tuple[Mapping[str, Any], ...]]:
+    """Name -> datasets, one after the other.
+
+    Raises:
+        RecipeError: none is given, or one is no mapping.
+    """
     if not given:
         raise RecipeError(
             "data: give at least one dataset, such as `data: {questions: {kind: easy-vqa, split: train}}`"
@@ -196,7 +211,8 @@ def _weights(system: System, given: Mapping[str, Any]) -> FrozenMap[str, str]:
     return FrozenMap(given)
 
 
-def _checkpoint(given: Mapping[str, Any]) -> Checkpointing:
+def read_checkpointing(given: Mapping[str, Any]) -> Checkpointing:
+    """How often checkpoints are written; what is not given is as usual."""
     default = Checkpointing()
     fields = Fields(given, "checkpoint", tuple(vars(default)))
     made = Checkpointing(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from omniform.parts import Views
 from omniform.prompt import Prompt
 from omniform.spec import Learn, Lora, Stage, System, Undisclosed
-from omniform.training.job import Phase
+from omniform.training.phase import Phase
 from omniform.training.plain import Fields, RecipeError, at_least, thawed, typed
 
 KEYS = (

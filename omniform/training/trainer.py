@@ -12,9 +12,10 @@ from torch import Tensor
 
 from omniform.training.checkpoint import Checkpoint, write_checkpoint
 from omniform.training.freeze import Learning
-from omniform.training.job import Job, Phase, Prepared
+from omniform.training.job import Job, Prepared
 from omniform.training.metrics import Metrics, Record
 from omniform.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer, set_lr
+from omniform.training.phase import Phase
 from omniform.training.report import Report
 from omniform.training.schedule import factor
 from omniform.training.state import RunState, Window, restore_tensors
