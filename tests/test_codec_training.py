@@ -20,13 +20,16 @@ from omniform.data.pool import Pool, PoolLoader
 from omniform.evaluation.reconstruction import reconstruct
 from omniform.index import UnknownName
 from omniform.training.codec import CodecJob, codec_job, open_codec, train_codec
-from omniform.training.codec_recipe import resolve_codec_recipe
+from omniform.training.codec_recipe import load_codec_recipe, resolve_codec_recipe
 from omniform.training.plain import RecipeError
+from omniform.training.recipe import load_recipe
 from omniform.training.report import Quiet
+from omniform.training.setup import set_up
 from omniform.training.step import TrainingError
 from omniform.views.fixed import Fixed
 from omniform.weights.layout import CheckpointError
 
+RECIPES = Path(__file__).parent.parent / "recipes"
 TINY = {"part": "VqGan", "image": 8, "width": 32, "levels": [1, 1], "blocks": 1, "latent": 8, "dim": 4, "entries": 24}
 SQUASH = Fixed(fit="squash")
 
@@ -91,6 +94,21 @@ def test_resolved_recipe_is_a_recipe(plain: dict[str, Any]) -> None:
     assert recipe.learn.errors == {"squared": 1.0, "absolute": 0.5, "codebook": 1.0}
     assert recipe.stages == (recipe.learn,)
     assert resolve_codec_recipe(recipe.resolved) == recipe
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "codecs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_recipes_of_codecs_can_be_resolved(path: Path) -> None:
+    recipe = load_codec_recipe(path)
+    assert recipe.evaluate in recipe.data
+    assert recipe.codec.num_params() == sum(p.numel() for p in recipe.codec.build().parameters())
+
+
+def test_a_system_starts_from_the_codec_that_was_trained(run: Path, tmp_path: Path) -> None:
+    small = ["size=tiny", f"set={json.dumps({'inputs.image.codec': TINY})}", f"weights.image.codec={run / 'model'}"]
+    setup = set_up(load_recipe(RECIPES / "emoji.yaml", small))
+    theirs = setup.model.codecs["image"].state_dict()
+    assert all(torch.equal(theirs[name], value) for name, value in weights(run).items())
+    assert not [name for name in setup.tensors(setup.recipe.stages) if name.startswith("codecs.")]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,20 @@ def test_normalise() -> None:
     assert [normalise(t) for t in (" A b. ", "a.b", ".", "A ..")] == ["a b", "a.b", "", "a ."]
 
 
+@pytest.mark.parametrize(
+    ("prediction", "right"),
+    [
+        ("Food & drink, dishware: fork", True),
+        ("food & drink", True),
+        ("flags, flag: chequered flag", False),
+        ("", False),
+    ],
+)
+def test_first_part(prediction: str, right: bool) -> None:
+    truth = "food & drink, food fruit: grapes"
+    assert metrics.metric("first_part")(prediction, truth) == Score(float(right), 1.0)
+
+
 def test_metrics_are_found_by_name() -> None:
     assert "exact_match" in metrics.names()
     with pytest.raises(UnknownName, match="did you mean 'exact_match'"):

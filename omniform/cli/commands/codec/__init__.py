@@ -1,1 +1,1 @@
-"""Teach a codec of media by itself, and see what its codes give back."""
+"""Train a codec of media by itself."""
