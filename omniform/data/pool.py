@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omniform.codecs.families import AudioCodec
 from omniform.data.dataset import Dataset
 from omniform.data.document import Media
 from omniform.data.loader import OnBadMedia, Order, ViewCache, prefetched
 from omniform.data.media import frames_of, size_of, views_of
+from omniform.data.sound import samples_of, waveforms_of
 from omniform.data.stored import MediaError
-from omniform.parts import Codec, Sight, Views
+from omniform.parts import Codec, Views
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Pool:
         return len(self.media)
 
     def read(self, number: int) -> Tensor:
-        """One medium at the codec's extent, as its module's `normalise` takes it (8-bit pictures: 3, height, width).
+        """One medium at the codec's extent, as its module's `normalise` takes it: 8-bit pictures (3, height, width), or
+        waveforms (1, samples).
 
         Raises:
             MediaError: it cannot be read.
@@ -57,9 +60,10 @@ class Pool:
 
 
 def _read(medium: Media, codec: Any, views: Views) -> Tensor:
-    height, width = codec.size
-    sight = Sight(size=(height, width), mean_rgb=(127, 127, 127), cells=lambda size: (codec.codes(size),))
-    return views_of(frames_of(medium), views.plan(size_of(medium), sight), codec.resample)[0]
+    plan = views.plan(size_of(medium), codec.sight(lambda view: (codec.codes(codec.extent(view)),)))
+    if isinstance(codec, AudioCodec):
+        return waveforms_of(*samples_of(medium), plan)[0]
+    return views_of(frames_of(medium), plan, codec.resample)[0]
 
 
 @dataclass(frozen=True)
