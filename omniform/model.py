@@ -135,11 +135,14 @@ class Lmm(nn.Module):
             lent = isinstance(read, Continuous) and read.lends(codec)
             self.codecs[modality] = codec.build(**({"encoder": self.inputs[modality].encoder} if lent else {}))
         dim, outputs = system.backbone.dim, system.outputs
-        self.outputs = nn.ModuleDict({modality: decoder.build(dim=dim) for modality, decoder in outputs.items()})
+        self.outputs = nn.ModuleDict({m: o.build(**o.widths(dim, system.inputs)) for m, o in outputs.items()})
         made = {modality: decoder.generator for modality, decoder in outputs.items()}
         self.diffusion = nn.ModuleDict({modality: model.build() for modality, model in made.items() if model})
         for modality, model in self.diffusion.items():
             self.part(f"{modality}.decoder").attach(model)
+        for modality, looks in ((modality, decoder.looks) for modality, decoder in outputs.items()):
+            if looks:
+                self.part(f"{modality}.decoder").look(self.stream(looks).encoder)
 
     def embed(self, batch: Batch) -> tuple[Float[Tensor, "n dim"], Fused | None]:
         """Embeddings of the packed sequence with every medium met, and what the backbone's layers must know of them."""

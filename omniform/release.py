@@ -18,12 +18,14 @@ class Recast:
         ends: endings of our names.
         form: "paired": the channels of a head that are rotated together are neighbours there, a half apart here.
             "paired shared": so, and one row there stands for all heads. "lone row": (1, 1, width) there, (width,) here.
+            "last rows": it holds the last `rows` of a table, whose others lie in a separate repository.
         divisor: what the released code divides such a tensor by each time, done once here.
     """
 
     ends: tuple[str, ...]
-    form: Literal["paired", "paired shared", "lone row"]
+    form: Literal["paired", "paired shared", "lone row", "last rows"]
     divisor: float = 1.0
+    rows: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,6 +164,15 @@ class OutputDecoder(Part):
         return None
 
     @property
+    def looks(self) -> str:
+        """Input whose encoder sees what the losses compare with; "" where none does."""
+        return ""
+
+    def widths(self, dim: int, inputs: Mapping[str, Any]) -> dict[str, int]:
+        """What `build` and `num_params` take beside a backbone of width `dim` and a system's inputs."""
+        return {"dim": dim}
+
+    @property
     def generator(self) -> Diffusion | None:
         """The diffusion model that is built with it and makes its media: part "MODALITY.diffusion"."""
         return None

@@ -29,11 +29,12 @@ from omniform.connectors.perceiver_resampler import PerceiverResampler
 from omniform.connectors.pooled_mlp import PooledMlp
 from omniform.connectors.qformer import QFormer
 from omniform.connectors.query_transformer import QueryTransformer
+from omniform.connectors.spread import Spread
 from omniform.connectors.stacked_mlp import StackedMlp
 from omniform.connectors.token_merger import TokenMerger
 from omniform.connectors.window_qformer import WindowQFormer
 from omniform.encoders.beats import BEATS_ITER3_PLUS_AS2M
-from omniform.encoders.clip import CLIP_L_224
+from omniform.encoders.clip import CLIP_L_224, CLIP_L_224_POOLED
 from omniform.encoders.conv_net import ConvNet
 from omniform.encoders.convnext_clip import CONVNEXT_CLIP_L_768
 from omniform.encoders.cropped import Cropped
@@ -148,6 +149,7 @@ CONNECTORS: tuple[Connector, ...] = (
     PerceiverResampler(positions=4, layers=1, heads=3, head_dim=4, mlp_ratio=2),
     FusedMlp(),
     LdpV2(side=4),
+    Spread(positions=3),
     FusedLdpV2(side=3, expand=2),
     Bracketed(inner=Linear()),
     Bracketed(inner=StackedMlp(fold=2, hidden=16)),
@@ -161,6 +163,7 @@ CONNECTORS: tuple[Connector, ...] = (
 ENCODERS: tuple[Encoder, ...] = (
     CLIP,
     CLIP.but(feature_layer=-1, post_norm=False),
+    CLIP_L_224_POOLED.shrunk("tiny"),
     OPEN_CLIP_L_224.shrunk("tiny"),
     OPEN_CLIP_L_224.shrunk("tiny").but(feature_layer=-2, post_norm=False),
     SIGLIP,

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from omniform import index
 from omniform.weights import layout
 from omniform.weights.fill import slots
-from omniform.weights.recast import as_released
+from omniform.weights.recast import as_released, last_rows
 
 TOWER = "model.vision_tower.vision_tower."
 
@@ -101,9 +101,13 @@ def same(a, b):
 
 def publish_as_laid_out(folder, model):
     """A release of any system by its layout; returns where the other repositories are."""
-    state, layout_ = model.state_dict(), model.system.layout
-    state = as_released(model.system, {name: state[name] for name in slots(model).shapes})
+    whole, layout_ = model.state_dict(), model.system.layout
+    state = as_released(model.system, {name: whole[name] for name in slots(model).shapes})
     parts = {}
+    for name in (name for name in state if last_rows(model.system, name)):  # the table that they end lies elsewhere
+        prefix = next(prefix for prefix in layout_.separate if name.startswith(prefix))
+        key = layout.released(name, layout.separate_rules(model.system, prefix))
+        parts[layout_.separate[prefix], ""] = {key: whole[name].clone()}
     for name in state:
         key, repository = layout.place_of(name, model.system)
         inside = next((f for f in layout_.folders if key.startswith(f"{f}/")), "") if not repository else ""

@@ -8,19 +8,24 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from examples import CLIP
 from torch import Tensor
 
 from omniform import index
 from omniform.backbones.llama import LLAMA_7B
 from omniform.batch import Batch, Loss, SignalBatch, Told, Tree
 from omniform.codecs.units import MHUBERT_KM1000
+from omniform.connectors.linear import Linear
 from omniform.connectors.query_transformer import QueryTransformer
 from omniform.decoders.codes import Codes
 from omniform.decoders.ctc_units import CtcUnits
 from omniform.decoders.regressed import Regressed
+from omniform.decoders.retrieved import Retrieved
 from omniform.decoders.text import Text
 from omniform.diffusion.stable_diffusion import STABLE_DIFFUSION_1_5
+from omniform.fusion.splice import Splice
 from omniform.parts import OutputDecoder
+from omniform.spec import Continuous
 from omniform.views.fixed import Fixed
 from omniform.views.whole import Whole
 
@@ -33,6 +38,7 @@ FEATURES: tuple[Regressed, ...] = (
     REGRESSED,
     REGRESSED.but(losses={"squares": 0.5, "cosine": 2.0}, taken="before", embedded=False),
     REGRESSED.but(losses={"noise": 1.0}, views=Fixed(fit="crop")),
+    Retrieved(tokens=("<a>", "<b>"), head=REGRESSED.head, diffusion=REGRESSED.diffusion, shared=5),
 )
 """Outputs that give conditions."""
 BACKBONE = index.system("llava-1.5").shrunk("tiny").backbone
@@ -53,18 +59,28 @@ def case(weights: list[float]) -> tuple[Any, Tensor, Batch]:
     return BACKBONE.build(), torch.randn(7, BACKBONE.dim, requires_grad=True), batch
 
 
+INPUTS = {"image": Continuous(encoder=CLIP, connector=Linear(), views=Fixed(fit="crop"), fusion=Splice())}
+
+
+def widths(spec: OutputDecoder) -> dict[str, int]:
+    return spec.widths(BACKBONE.dim, INPUTS)
+
+
 def built(spec: OutputDecoder) -> Any:
-    """A decoder, with the diffusion model that it is for."""
-    decoder = spec.build(dim=BACKBONE.dim)
+    """A decoder, with the diffusion model that it is for, and the encoder that its losses look through."""
+    decoder = spec.build(**widths(spec))
     if spec.generator:
         decoder.attach(spec.generator.build())
+    if spec.looks:
+        decoder.look(CLIP.build())
     return decoder
 
 
-def with_signals(batch: Batch) -> Batch:
+def with_signals(batch: Batch, seen: bool = False) -> Batch:
     """The batch with two signals, whose tokens stand where two of its targets are predicted."""
     at = torch.tensor([[1, 2], [4, 5]])
-    views = tuple(torch.full((1, 3, 16, 16), shade, dtype=torch.uint8) for shade in (3, 200))
+    side = CLIP.image if seen else 16
+    views = tuple(torch.full((1, 3, side, side), shade, dtype=torch.uint8) for shade in (3, 200))
     return replace(batch, signals={"image": SignalBatch(at, at[:, 0] - 1, ("a cat", "a dog"), views)})
 
 
@@ -108,19 +124,19 @@ def test_losses_add_up(spec: OutputDecoder) -> None:
 def test_contract_of_features(spec: Any) -> None:
     backbone, hidden, batch = case([1.0, 1.0, 2.0])
     decoder = built(spec)
-    loss = decoder.loss(backbone, hidden, with_signals(batch))
+    loss = decoder.loss(backbone, hidden, with_signals(batch, bool(spec.looks)))
     assert torch.isfinite(loss.total) and loss.weight == 2 and loss.total > 0
     loss.total.backward()
     moved = hidden.grad.abs().sum(-1) > 0  # type: ignore[union-attr]
     assert moved.nonzero().flatten().tolist() == ([1, 2, 4, 5] if spec.taken == "at" else [0, 1, 3, 4])
     assert all(p.grad is not None and p.grad.any() for p in decoder.parameters())
-    assert sum(p.numel() for p in decoder.parameters()) == spec.num_params(BACKBONE.dim)
+    assert sum(p.numel() for p in decoder.parameters()) == spec.num_params(**widths(spec))
     assert spec.title == "SD" and spec.said == 2 and len(spec.signal) == 2
 
 
-@pytest.mark.parametrize("spec", [e for e in FEATURES if not e.aims], ids=repr)
+@pytest.mark.parametrize("spec", [e for e in FEATURES if not e.aims and not e.looks], ids=repr)
 def test_media_alone_and_together(spec: Any) -> None:
-    """Losses add up, where they are not random."""
+    """Losses add up, where they are neither random nor between media."""
     backbone, hidden, batch = case([1.0, 1.0, 2.0])
     decoder, batch = built(spec), with_signals(batch)
     both = batch.signals["image"]

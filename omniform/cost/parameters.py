@@ -26,7 +26,12 @@ def parameters(system: System) -> dict[str, int]:
         lent = own.encoder.num_params() if isinstance(own, Continuous) and own.lends(codec) else 0
         found[f"{modality}.codec"] = codec.num_params() - lent
     found["backbone"] = system.backbone.num_params()
-    found.update({f"{modality}.decoder": decoder.num_params(dim) for modality, decoder in system.outputs.items()})
+    found.update(
+        {
+            f"{modality}.decoder": decoder.num_params(**decoder.widths(dim, system.inputs))
+            for modality, decoder in system.outputs.items()
+        }
+    )
     made = {modality: decoder.generator for modality, decoder in system.outputs.items()}
     found.update({f"{modality}.diffusion": model.num_params() for modality, model in made.items() if model})
     return {part: number for part, number in found.items() if number}
@@ -59,7 +64,8 @@ def _learns(system: System, stage: Stage, item: Learn) -> int:
     if item.part.startswith("backbone"):
         return _backbone_learns(system.backbone, stage, item)
     if kind == "decoder":
-        return system.outputs[modality].num_params(dim)
+        output = system.outputs[modality]
+        return output.num_params(**output.widths(dim, system.inputs))
     if kind in ("codec", "diffusion"):
         part: Any = system.parts()[item.part]
         return int(part.num_params())

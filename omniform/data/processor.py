@@ -23,7 +23,7 @@ from omniform.data.tokenizer import Offsets, Tokenizer
 from omniform.data.told import Along, ToldItem, told_from, without_told
 from omniform.geometry import Plan, SpecError, Words
 from omniform.grammar import SpanIds
-from omniform.parts import Sight, Views
+from omniform.parts import OutputDecoder, Sight, Views
 from omniform.prompt import Piece, Prompt
 from omniform.spec import Continuous, Discrete, System
 
@@ -329,12 +329,19 @@ class Processor:
 
     def _add_signal(self, draft: _Draft, item: Media, caption: str, learn: bool) -> None:
         """A medium as the tokens that stand for it."""
-        output, start = self.system.outputs[item.modality], len(draft.ids)
-        ids, made = self.signals[item.modality].ids, output.generator
+        output, start, ids = self.system.outputs[item.modality], len(draft.ids), self.signals[item.modality].ids
         draft.add(ids, [learn and number < output.said for number in range(len(ids))])
-        plan = self._plan(item, output.aims, made.sight) if output.aims and made else Plan((), (0, 0), ())
+        plan = self._aimed(item, output)
         at = np.arange(start, start + len(ids))
         draft.aims.append(Aim(item.modality, item, plan, at, caption=caption, learn=learn))
+
+    def _aimed(self, item: Media, output: OutputDecoder) -> Plan:
+        """What the losses of an output see of a medium."""
+        if output.looks:
+            entry = self.system.continuous(output.looks)
+            return self._plan(item, entry.views, entry.sight)
+        made = output.generator
+        return self._plan(item, output.aims, made.sight) if output.aims and made else Plan((), (0, 0), ())
 
     def _add_media(self, draft: _Draft, item: Media, count: int, learn: bool, own: Mapping[str, Views]) -> None:
         """One of `count` media that are read, or that were said as codes."""

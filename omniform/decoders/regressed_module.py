@@ -79,6 +79,13 @@ class RegressedModule(nn.Module):
             0
         ]
 
+    def make(
+        self, backbone: Any, hidden: Float[Tensor, "1 tokens dim"], ids: Int[Tensor, "1 tokens"],
+        random: torch.Generator, guidance: float, steps: int,
+    ) -> Any:  # fmt: skip
+        """The medium of a signal, of its hidden states and ids; the rest as in `render`."""
+        return self.render(self.condition(backbone, hidden, ids), random, guidance, steps)
+
     # -- steps --
 
     def taken(self, signals: SignalBatch) -> Int[Tensor, "media tokens"]:

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, UNet2DConditionModel
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
+from transformers.utils import logging
 
 from omniform.diffusion.stable_diffusion import StableDiffusion
 from omniform.diffusion.words_module import Bytes, Missing, Released, Words
@@ -73,7 +74,7 @@ class StableDiffusionModule(nn.Module):
             nothing: condition that guidance leads away from.
             random: noise that denoising starts from; on the CPU, so that it is the same on any device.
         """
-        pipeline: Any = StableDiffusionPipeline(
+        pipeline = _pipeline()(
             vae=self.vae, text_encoder=self.text_encoder, tokenizer=None, unet=self.unet, scheduler=self.scheduler,
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
@@ -83,3 +84,14 @@ class StableDiffusionModule(nn.Module):
             num_inference_steps=steps,
         )  # fmt: skip
         return made.images
+
+
+def _pipeline() -> Any:
+    """The pipeline's class; importing it makes transformers warn of processors that are not used here."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        from diffusers import StableDiffusionPipeline
+    finally:
+        logging.set_verbosity(level)
+    return StableDiffusionPipeline

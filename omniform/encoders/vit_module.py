@@ -54,6 +54,19 @@ class ClipVitModule(VitModule):
         return self.model.pre_layrnorm(self.model.embeddings(pixels))
 
 
+class PooledClipVitModule(ClipVitModule):
+    """CLIP: the class token alone, normed."""
+
+    def forward(self, pixels: Float[Tensor, "views 3 height width"]) -> Features:
+        x = self.embed(pixels)
+        for layer in self.model.encoder.layers:
+            x = layer(x, attention_mask=None)
+        return Features(self.model.post_layernorm(x[:, :1]), (1,))
+
+    def idle(self) -> tuple[str, ...]:
+        return ()
+
+
 class SigLipModule(VitModule):
     """SigLIP: patches only."""
 

@@ -91,8 +91,8 @@ class MediaWriter:
             raise SamplingError(f"guidance {own.guidance}: {modality} is made under one scale; give one")
         hidden = decoder.chosen(torch.stack(list(trail)))[None]
         ids = torch.tensor([self.processor.signals[modality].ids], device=hidden.device)
-        condition = decoder.condition(self.model.backbone, hidden, ids)
-        made = decoder.render(condition, config.random(name), own.guidance[0] if own.guidance else 0.0, own.steps)
+        guidance = own.guidance[0] if own.guidance else 0.0
+        made = decoder.make(self.model.backbone, hidden, ids, config.random(name), guidance, own.steps)
         return Media(modality, made, "assistant")
 
     def guide(

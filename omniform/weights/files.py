@@ -63,6 +63,9 @@ def entries(folder: Path, *, adapters: bool = False) -> dict[str, Entry]:
         CheckpointError: no checkpoint, a shard is missing, damaged or cut short, or a file holds more than tensors.
     """
     found: dict[str, Entry] = {}
+    if folder.is_file():
+        contents = _contents(folder).items()
+        return {key: Entry(folder, key, shape, dtype) for key, (shape, dtype) in contents}
     if (folder / PIPELINE).is_file():
         models = sorted(f for f in folder.iterdir() if any((f / name).is_file() for name in (*INDEXES, *SINGLE)))
         return {f"{model.name}/{key}": entry for model in models for key, entry in entries(model).items()}
@@ -107,7 +110,7 @@ def weight_files(folder: Path, *, adapters: bool = False) -> tuple[Path, ...]:
             f"{folder} holds low-rank adapters, not a whole model; merge them into their base first "
             "(peft: PeftModel.merge_and_unload)"
         )
-    for pattern in ("*.safetensors", "*.bin", "*.pth", "*.pt", "checkpoints/*.pt"):
+    for pattern in ("*.safetensors", "*.bin", "*.pth", "*.pt", "checkpoints/*.pt", "pretrained*.pth.tar"):
         files = sorted(f for f in folder.glob(pattern) if f.name != "training_args.bin")
         if len(files) == 1:
             return (files[0],)
@@ -220,8 +223,9 @@ def _torch_file(file: Path, device: str) -> dict[str, Tensor]:
             bare = start.read(1) == pickle.PROTO
         what = "is refused: a pickle of something other than tensors, or" if bare else "is"
         raise CheckpointError(f"{file} {what} damaged or cut short ({_first_line(error)}); fetch it again") from error
-    whole = isinstance(tensors, dict) and list(tensors) == ["model"] and isinstance(tensors["model"], dict)
-    return _flat(tensors["model"] if whole else tensors, file)
+    (only,) = tensors if isinstance(tensors, dict) and len(tensors) == 1 else ("",)
+    whole = only in ("model", "state_dict") and isinstance(tensors[only], dict)
+    return _flat(tensors[only] if whole else tensors, file)
 
 
 def _flat(tensors: Any, file: Path) -> dict[str, Tensor]:

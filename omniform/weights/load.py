@@ -25,6 +25,7 @@ from omniform.weights.layout import (
     LayoutError,
     Match,
     Place,
+    Shape,
     Shapes,
     looks_like,
     match,
@@ -33,7 +34,7 @@ from omniform.weights.layout import (
     rules_of,
     separate_rules,
 )
-from omniform.weights.recast import apart, released_shapes
+from omniform.weights.recast import apart, last_rows, released_shapes
 
 Where = str | Path
 LANGUAGE_MODEL = "backbone.lm."
@@ -78,6 +79,7 @@ def load_release(
         tensors = _added(source.tensors(), plain) if plain else source.tensors()
         fill(model, with_adapters(release.system, release.held, tensors), dtype=kind, device=device)
         source.check_ties(model)
+    sources[0].put_rows(model)
     for prefix, folder in release.others.items():
         if prefix.startswith("diffusion."):
             model.get_submodule(prefix.rstrip(".")).settle(folder)
@@ -133,11 +135,21 @@ class _Source:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         names = {key: name for name, key in self.match.found.items()}
         for key, values in read(self.held, names):
-            yield from apart(self.system, names[key], values, self.shapes)
+            if not last_rows(self.system, names[key]):
+                yield from apart(self.system, names[key], values, self.shapes)
+            elif self.repository:
+                more = self.shapes[names[key]][0] - len(values)
+                yield names[key], torch.cat([values, values.new_zeros(more, *values.shape[1:])])
+
+    def put_rows(self, model: nn.Module) -> None:
+        """The last rows of tables whose others came from another repository."""
+        names = {key: name for name, key in self.match.found.items() if last_rows(self.system, name)}
+        for key, values in read(self.held, names):
+            model.get_parameter(names[key]).data[-len(values) :] = values
 
     def check_ties(self, model: nn.Module) -> None:
         """Tied tensors that a file holds twice must be equal; one of them would be dropped."""
-        for name, key in self.match.tied.items():
+        for name, key in ((n, k) for n, k in self.match.tied.items() if not last_rows(self.system, n)):
             kept = model.get_parameter(name)
             for _, values in read(self.held, [key]):
                 if not torch.equal(values.to(kept), kept):
@@ -207,6 +219,9 @@ def _repositories(system: System, config: Mapping[str, Any], separate: Mapping[s
     """Our prefix -> repository that holds the weights under it, unless the release itself does."""
     named = {prefix: config.get(key) for prefix, key in system.layout.named_in.items()}
     repositories = {**system.layout.separate, **{prefix: name for prefix, name in named.items() if name}}
+    for modality, output in system.outputs.items():
+        if not output.generator:  # a diffusion model that is left out
+            repositories.pop(f"diffusion.{modality}.", None)
     for name in separate:
         if name not in repositories.values():
             raise index.unknown(f"separate repository of {system.slug}", name, repositories.values())
@@ -218,7 +233,7 @@ def _others(
 ) -> tuple[dict[str, Path], dict[str, Any]]:
     """Folders of what the release leaves out, and the configuration of an encoder that has a folder of its own."""
     rules = rules_of(system)
-    names = [ours(key, rules) or "" for key in held]
+    names = [name for key in held if (name := ours(key, rules)) and not last_rows(system, name)]
     others: dict[str, Path] = {}
     vision: dict[str, Any] = {}
     for prefix, repository in repositories.items():
@@ -258,7 +273,8 @@ def _fetched(place: Path | None, repository: str, prefix: str) -> Path:
 def _main_source(release: _Release, needed: Slots) -> _Source:
     elsewhere = tuple(release.others)
     rules = rules_of(release.system)
-    own = {name: shape for name, shape in needed.shapes.items() if not name.startswith(elsewhere)}
+    here, system = needed.shapes.items(), release.system
+    own = {n: shape for n, shape in here if not n.startswith(elsewhere) or last_rows(system, n)}
     found = _beside(release, _matched(release.held, released_shapes(release.system, own), rules, needed), needed.shapes)
     return _Source(release.system, release.held, found, rules, needed.shapes)
 
@@ -279,8 +295,20 @@ def _other_sources(release: _Release, needed: Slots) -> Iterator[_Source]:
     for prefix, folder in release.others.items():
         rules, held = separate_rules(release.system, prefix), entries(folder)
         shapes = {name: shape for name, shape in needed.shapes.items() if name.startswith(prefix)}
+        shapes |= _shorter(release.system, held, shapes, rules)
         found, repository = _matched(held, shapes, rules, needed), release.repositories[prefix]
         yield _Source(release.system, held, found, rules, needed.shapes, repository)
+
+
+def _shorter(system: System, held: dict[str, Entry], shapes: Shapes, rules: Rules) -> dict[str, Shape]:
+    """Shapes of tables whose last rows the release holds: elsewhere some of these may be missing."""
+    found: dict[str, Shape] = {}
+    for key, entry in held.items():
+        name = ours(key, rules) or ""
+        rows = last_rows(system, name)
+        if rows and name in shapes and shapes[name][0] - rows <= entry.shape[0] <= shapes[name][0]:
+            found[name] = entry.shape
+    return found
 
 
 def _matched(held: dict[str, Entry], shapes: Shapes, rules: Rules, needed: Slots) -> Match:

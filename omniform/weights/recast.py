@@ -81,13 +81,15 @@ def released_shape(system: System, name: str, shape: Shape) -> Shape:
     own = _of(system, name)
     if own is None or own.form == "paired":
         return shape
+    if own.form == "last rows":
+        return own.rows, *shape[1:]
     return shape[-1:] if own.form == "paired shared" else (1, 1, *shape)
 
 
 def recast(system: System, name: str, values: Tensor) -> Tensor:
     """A released tensor in our form."""
     own = _of(system, name)
-    if own is None:
+    if own is None or own.form == "last rows":
         return values
     if own.form == "lone row":
         return values.flatten() / own.divisor
@@ -103,6 +105,8 @@ def recast(system: System, name: str, values: Tensor) -> Tensor:
 def _uncast(system: System, name: str, values: Tensor) -> Tensor:
     """One of our tensors in the released form."""
     own = _of(system, name)
+    if own and own.form == "last rows":
+        return values[-own.rows :]
     if own is None:
         return values
     if own.form == "lone row":
@@ -114,3 +118,9 @@ def _uncast(system: System, name: str, values: Tensor) -> Tensor:
 
 def _of(system: System, name: str) -> Recast | None:
     return next((r for r in system.layout.recast if name.endswith(r.ends)), None)
+
+
+def last_rows(system: System, name: str) -> int:
+    """How many rows of one of our tensors a release holds, where the others lie elsewhere; else 0."""
+    own = _of(system, name)
+    return own.rows if own and own.form == "last rows" else 0

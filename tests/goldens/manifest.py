@@ -39,6 +39,7 @@ def _choices(text: str) -> list[str]:
 
 
 def place(key: str) -> Place:
-    """ "[separate owner/name] key" lies in another repository."""
+    """ "[separate owner/name] key" lies in another repository; a remark in brackets may follow a key."""
+    key = key.split(" (")[0]
     apart = SEPARATE.fullmatch(key)
     return Place(apart[2], apart[1]) if apart else Place(key)
