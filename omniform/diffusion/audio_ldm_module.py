@@ -38,10 +38,14 @@ class AudioLdmModule(nn.Module):
         self.scheduler: Any = DDIMScheduler(**spec.scheduler_config())
 
     def settle(self, folder: Path) -> None:
-        """Take what a directory of weights holds besides tensors: the tokenizer, and the scale of its latents."""
+        """Take what a directory of weights holds besides tensors: the tokenizer, and the scale of its latents.
+
+        Where it holds tensors alone, the declared scale stands.
+        """
         if self.spec.tokens == "released":
             self.words = Released.of(folder, self.spec.text_positions)
-        self.vae.register_to_config(scaling_factor=AutoencoderKL.load_config(folder / "vae")["scaling_factor"])
+        if (folder / "vae" / "config.json").is_file():
+            self.vae.register_to_config(scaling_factor=AutoencoderKL.load_config(folder / "vae")["scaling_factor"])
 
     def condition(self, texts: Sequence[str]) -> Float[Tensor, "texts 1 width"]:
         """The text encoder's embedding, scaled to length one."""
