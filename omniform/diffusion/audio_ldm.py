@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any, Literal, Self
 
-from omniform.diffusion.stable_diffusion import BYTES, OLD, conv, residual
+from omniform.diffusion.networks import attention, coder_config, coder_params, conv, residual, residuals
+from omniform.diffusion.stable_diffusion import BYTES, OLD
 from omniform.geometry import Hw, SpecError
 from omniform.parts import Shrunk
 from omniform.writing import Diffusion
@@ -126,12 +126,8 @@ class AudioLdm(Diffusion):
 
     def vae_config(self) -> dict[str, Any]:
         """Arguments of the autoencoder."""
-        levels = len(self.vae_channels)
-        return {
-            "in_channels": 1, "out_channels": 1, "latent_channels": self.latent, "layers_per_block": self.blocks,
-            "block_out_channels": self.vae_channels, "scaling_factor": self.scale, "norm_num_groups": self.groups,
-            "down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels,
-        }  # fmt: skip
+        config = coder_config(1, self.latent, self.vae_channels, self.blocks, self.groups)
+        return {**config, "scaling_factor": self.scale}
 
     def text_config(self) -> dict[str, Any]:
         """Arguments of the text encoder, which counts positions from 2 on."""
@@ -167,36 +163,14 @@ class AudioLdm(Diffusion):
         first, last, time = self.channels[0], self.channels[-1], 4 * self.channels[0]
         total = (first + 1) * time + (time + 1) * time + (self.shared + 1) * time
         total += conv(3, self.latent, first) + 2 * first + conv(3, first, self.latent)
-        total += sum(residual(a, b) + (2 * time + 1) * b for a, b in (*self._residuals(), (last, last), (last, last)))
-        total += _attention(last) + sum((2 * self.blocks + 1) * _attention(c) for c in self.channels[1:])
+        blocks = (*residuals(self.channels, self.blocks), (last, last), (last, last))
+        total += sum(residual(a, b) + (2 * time + 1) * b for a, b in blocks)
+        total += attention(last, last) + sum((2 * self.blocks + 1) * attention(c, c) for c in self.channels[1:])
         return total + sum(conv(3, c, c) for c in (*self.channels[:-1], *self.channels[1:]))
-
-    def _residuals(self) -> Iterator[tuple[int, int]]:
-        """(in, out) of the residual blocks of the UNet's levels, those of the way up with what is handed over."""
-        over, before = [self.channels[0]], self.channels[0]
-        for number, c in enumerate(self.channels):
-            for _ in range(self.blocks):
-                yield before, c
-                over.append(c)
-                before = c
-            over += [c] if number + 1 < len(self.channels) else []
-        for c in reversed(self.channels):
-            for _ in range(self.blocks + 1):
-                yield before + over.pop(), c
-                before = c
 
     def vae_params(self) -> int:
         """Parameters of the autoencoder."""
-        inner, first = self.vae_channels[-1], self.vae_channels[0]
-        middle = 2 * residual(inner, inner) + 4 * (inner + 1) * inner + 2 * inner
-        total = conv(3, 1, first) + middle + 2 * inner + conv(3, inner, 2 * self.latent)  # encoder
-        total += conv(3, self.latent, inner) + middle + 2 * first + conv(3, first, 1)  # decoder
-        total += conv(1, 2 * self.latent, 2 * self.latent) + conv(1, self.latent, self.latent)
-        total += sum(conv(3, c, c) for c in (*self.vae_channels[:-1], *self.vae_channels[1:]))
-        for channels, blocks in ((self.vae_channels, self.blocks), (self.vae_channels[::-1], self.blocks + 1)):
-            ins = (channels[0], *channels[:-1])
-            total += sum(residual(a, b) + (blocks - 1) * residual(b, b) for a, b in zip(ins, channels, strict=True))
-        return total
+        return coder_params(1, self.latent, self.vae_channels, self.blocks)
 
     def text_params(self) -> int:
         """Parameters of the text encoder, pooler and projection included."""
@@ -229,12 +203,6 @@ class AudioLdm(Diffusion):
             **common, channels=(32, 64), heads=4, vae_channels=(16, 32), latent=4, text_width=64, text_layers=2,
             text_heads=4, text_mlp=128, shared=64, voice=32, seconds=0.1, steps=20,
         )  # fmt: skip
-
-
-def _attention(c: int) -> int:
-    """One layer that attends twice to the latents, between two projections."""
-    own, mlp = 4 * c * c + c, (c + 1) * 8 * c + (4 * c + 1) * c
-    return 2 * c + 2 * (c + 1) * c + 6 * c + 2 * own + mlp
 
 
 AUDIO_LDM_L = AudioLdm()

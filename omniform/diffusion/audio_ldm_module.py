@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import ClapTextConfig, ClapTextModelWithProjection, SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from omniform.diffusion.audio_ldm import AudioLdm
+from omniform.diffusion.pipeline_module import made_by
 from omniform.diffusion.words_module import Bytes, Missing, Released, Words
 
 PADDING = 1
@@ -78,9 +79,6 @@ class AudioLdmModule(nn.Module):
             vae=self.vae, text_encoder=self.text_encoder, tokenizer=None, unet=self.unet, scheduler=self.scheduler,
             vocoder=self.vocoder,
         )  # fmt: skip
-        pipeline.set_progress_bar_config(disable=True)
-        made = pipeline(
-            prompt_embeds=condition[:, 0], negative_prompt_embeds=nothing[:, 0], generator=random,
-            guidance_scale=guidance, num_inference_steps=steps, audio_length_in_s=self.spec.seconds,
-        ).audios  # fmt: skip
-        return [(np.asarray(sound, dtype=np.float32), self.spec.rate) for sound in made]
+        rows, seconds = (condition[:, 0], nothing[:, 0]), self.spec.seconds
+        made = made_by(pipeline, *rows, random, guidance, steps, audio_length_in_s=seconds)
+        return [(np.asarray(sound, dtype=np.float32), self.spec.rate) for sound in made.audios]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from omniform.diffusion.networks import attention, coder_config, coder_params, conv, residual, residuals
 from omniform.geometry import Hw, SpecError
 from omniform.parts import Rules, Shrunk
 from omniform.writing import Diffusion
@@ -125,13 +125,8 @@ class StableDiffusion(Diffusion):
 
     def vae_config(self) -> dict[str, Any]:
         """Arguments of the autoencoder."""
-        levels = len(self.vae_channels)
-        return {
-            "in_channels": 3, "out_channels": 3, "latent_channels": self.latent, "sample_size": self.image,
-            "block_out_channels": self.vae_channels, "layers_per_block": self.vae_blocks,
-            "down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels,
-            "norm_num_groups": self.groups,
-        }  # fmt: skip
+        config = coder_config(3, self.latent, self.vae_channels, self.vae_blocks, self.groups)
+        return {**config, "sample_size": self.image}
 
     def text_config(self) -> dict[str, Any]:
         """Arguments of the text encoder; begin and end are the last two ids."""
@@ -159,44 +154,16 @@ class StableDiffusion(Diffusion):
         first, last, time = self.channels[0], self.channels[-1], 4 * self.channels[0]
         total = (first + 1) * time + (time + 1) * time  # the embedding of the step
         total += conv(3, self.latent, first) + 2 * first + conv(3, first, self.latent)
-        total += sum(residual(a, b) + (time + 1) * b for a, b in self._residuals())
-        total += 2 * (residual(last, last) + (time + 1) * last) + self._attention(last)
+        total += sum(residual(a, b) + (time + 1) * b for a, b in residuals(self.channels, self.blocks))
+        total += 2 * (residual(last, last) + (time + 1) * last) + attention(last, self.width)
         for number, c in enumerate(self.channels[:-1]):
-            total += (2 * self.blocks + 1) * self._attention(c)
+            total += (2 * self.blocks + 1) * attention(c, self.width)
             total += conv(3, c, c) + conv(3, self.channels[number + 1], self.channels[number + 1])
         return total
 
-    def _residuals(self) -> Iterator[tuple[int, int]]:
-        """(in, out) of the residual blocks of the UNet's levels, those of the way up with what is handed over."""
-        over, before = [self.channels[0]], self.channels[0]
-        for number, c in enumerate(self.channels):
-            for _ in range(self.blocks):
-                yield before, c
-                over.append(c)
-                before = c
-            over += [c] if number + 1 < len(self.channels) else []
-        for c in reversed(self.channels):
-            for _ in range(self.blocks + 1):
-                yield before + over.pop(), c
-                before = c
-
-    def _attention(self, c: int) -> int:
-        """One layer that attends to the latents and to the condition, between two projections."""
-        own, cross, mlp = 4 * c * c + c, 2 * c * c + 2 * c * self.width + c, (c + 1) * 8 * c + (4 * c + 1) * c
-        return 2 * c + 2 * (c + 1) * c + 6 * c + own + cross + mlp
-
     def vae_params(self) -> int:
         """Parameters of the autoencoder."""
-        inner, first = self.vae_channels[-1], self.vae_channels[0]
-        middle = 2 * residual(inner, inner) + 4 * (inner + 1) * inner + 2 * inner
-        total = conv(3, 3, first) + middle + 2 * inner + conv(3, inner, 2 * self.latent)  # encoder
-        total += conv(3, self.latent, inner) + middle + 2 * first + conv(3, first, 3)  # decoder
-        total += conv(1, 2 * self.latent, 2 * self.latent) + conv(1, self.latent, self.latent)
-        total += sum(conv(3, c, c) for c in (*self.vae_channels[:-1], *self.vae_channels[1:]))
-        for channels, blocks in ((self.vae_channels, self.vae_blocks), (self.vae_channels[::-1], self.vae_blocks + 1)):
-            ins = (channels[0], *channels[:-1])
-            total += sum(residual(a, b) + (blocks - 1) * residual(b, b) for a, b in zip(ins, channels, strict=True))
-        return total
+        return coder_params(3, self.latent, self.vae_channels, self.vae_blocks)
 
     def text_params(self) -> int:
         """Parameters of the text encoder."""
@@ -216,16 +183,6 @@ class StableDiffusion(Diffusion):
             **common, image=32, channels=(32, 64, 64), heads=(4,), vae_channels=(16, 32), text_width=64, text_layers=2,
             text_heads=4, text_mlp=128, steps=20,
         )  # fmt: skip
-
-
-def conv(kernel: int, a: int, b: int) -> int:
-    """Parameters of a convolution with bias."""
-    return kernel * kernel * a * b + b
-
-
-def residual(a: int, b: int) -> int:
-    """Two norms, two convolutions, and a third where the width changes."""
-    return 2 * a + conv(3, a, b) + 2 * b + conv(3, b, b) + (conv(1, a, b) if a != b else 0)
 
 
 STABLE_DIFFUSION_1_5 = StableDiffusion()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.utils import logging
 
+from omniform.diffusion.pipeline_module import made_by
 from omniform.diffusion.stable_diffusion import StableDiffusion
 from omniform.diffusion.words_module import Bytes, Missing, Released, Words
 
@@ -78,12 +79,7 @@ class StableDiffusionModule(nn.Module):
             vae=self.vae, text_encoder=self.text_encoder, tokenizer=None, unet=self.unet, scheduler=self.scheduler,
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
-        pipeline.set_progress_bar_config(disable=True)
-        made = pipeline(
-            prompt_embeds=condition, negative_prompt_embeds=nothing, generator=random, guidance_scale=guidance,
-            num_inference_steps=steps,
-        )  # fmt: skip
-        return made.images
+        return made_by(pipeline, condition, nothing, random, guidance, steps).images
 
 
 def _pipeline() -> Any:

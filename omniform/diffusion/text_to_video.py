@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+from omniform.diffusion.networks import residuals
 from omniform.diffusion.stable_diffusion import StableDiffusion
 from omniform.geometry import Hw, SpecError
 from omniform.parts import Shrunk
@@ -55,7 +56,7 @@ class TextToVideo(StableDiffusion):
         return {**kept, **names, "attention_head_dim": self.heads[0]}
 
     def unet_params(self) -> int:
-        blocks = [*self._residuals(), (self.channels[-1],) * 2, (self.channels[-1],) * 2]
+        blocks = [*residuals(self.channels, self.blocks), (self.channels[-1],) * 2, (self.channels[-1],) * 2]
         attended = [c for c in self.channels[:-1] for _ in range(2 * self.blocks + 1)] + [self.channels[-1]]
         over_time = sum(_temporal_convs(c) for _, c in blocks) + sum(_temporal_attention(c, c) for c in attended)
         return super().unet_params() + over_time + _temporal_attention(self.channels[0], 8 * self.heads[0])

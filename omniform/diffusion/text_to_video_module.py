@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from omniform.diffusion.pipeline_module import made_by
 from omniform.diffusion.stable_diffusion_module import StableDiffusionModule
 from omniform.diffusion.text_to_video import TextToVideo
 
@@ -43,10 +44,5 @@ class TextToVideoModule(StableDiffusionModule):
         pipeline: Any = TextToVideoSDPipeline(
             vae=self.vae, text_encoder=self.text_encoder, tokenizer=None, unet=self.unet, scheduler=self.scheduler
         )
-        pipeline.set_progress_bar_config(disable=True)
-        made = pipeline(
-            prompt_embeds=condition, negative_prompt_embeds=nothing, generator=random, guidance_scale=guidance,
-            num_inference_steps=steps, height=self.spec.rows, width=self.spec.columns, num_frames=self.spec.frames,
-            output_type="pil",
-        )  # fmt: skip
-        return made.frames
+        size = {"height": self.spec.rows, "width": self.spec.columns, "num_frames": self.spec.frames}
+        return made_by(pipeline, condition, nothing, random, guidance, steps, **size, output_type="pil").frames
