@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from omniform.data.dataset import Dataset
+from omniform.data.dataset import Dataset, Joined
 from omniform.data.easy_vqa import EasyVqa
 from omniform.data.files import ChatRecords, LlavaJson
 from omniform.data.moving_shapes import MovingShapes
@@ -46,3 +46,12 @@ def open_dataset(config: Mapping[str, Any]) -> Dataset:
         if name not in known:
             raise unknown(f"argument of dataset {kind}", name, known)
     return maker(**arguments)
+
+
+def open_datasets(configs: Sequence[Mapping[str, Any]]) -> Dataset:
+    """Datasets one after the other, as one.
+
+    Raises: as `open_dataset`.
+    """
+    parts = tuple(map(open_dataset, configs))
+    return parts[0] if len(parts) == 1 else Joined(parts)

@@ -60,6 +60,17 @@ class Order:
         flat = [i for g in random.permutation(len(self.groups)) for i in random.permutation(self.groups[g])]
         return [[int(i) for i in flat[a : a + self.batch]] for a in range(0, len(flat), self.batch)]
 
+    def between(self, start: int, stop: int) -> Iterator[tuple[int, list[int]]]:
+        """Steps [start, stop) counted over all epochs: number of each, and its batch."""
+        for epoch in range(start // self.steps_per_epoch, -(-stop // self.steps_per_epoch)):
+            for step, numbers in enumerate(self.epoch(epoch), epoch * self.steps_per_epoch):
+                if start <= step < stop:
+                    yield step, numbers
+
+    def at(self, step: int) -> list[int]:
+        """The batch of one step."""
+        return next(numbers for _, numbers in self.between(step, step + 1))
+
 
 @dataclass
 class Counts:
@@ -146,14 +157,7 @@ class Loader:
 
     def steps(self, start: int, stop: int) -> Generator[Step, None, None]:
         """Steps [start, stop) counted over all epochs, prepared in a thread of their own."""
-        return prefetched(lambda: self._steps(start, stop))
-
-    def _steps(self, start: int, stop: int) -> Iterator[Step]:
-        per_epoch = self.order.steps_per_epoch
-        for epoch in range(start // per_epoch, -(-stop // per_epoch)):
-            batches = self.order.epoch(epoch)
-            first, last = max(start - epoch * per_epoch, 0), min(stop - epoch * per_epoch, per_epoch)
-            yield from (self.step(numbers) for numbers in batches[first:last])
+        return prefetched(lambda: (self.step(numbers) for _, numbers in self.order.between(start, stop)))
 
     def step(self, numbers: Sequence[int]) -> Step:
         """The packed batches of some documents."""

@@ -6,15 +6,15 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from omniform.codecs.families import AudioCodec
 from omniform.data.dataset import Dataset
 from omniform.data.document import Media
-from omniform.data.loader import OnBadMedia, Order, ViewCache, prefetched
-from omniform.data.media import frames_of, size_of, views_of
-from omniform.data.sound import samples_of, waveforms_of
+from omniform.data.loader import OnBadMedia, Order, ViewCache, prefetched, views_for
+from omniform.data.media import size_of
+from omniform.data.processor import MediaItem
 from omniform.data.stored import MediaError
 from omniform.parts import Codec, Views
 
@@ -61,9 +61,7 @@ class Pool:
 
 def _read(medium: Media, codec: Any, views: Views) -> Tensor:
     plan = views.plan(size_of(medium), codec.sight(lambda view: (codec.codes(codec.extent(view)),)))
-    if isinstance(codec, AudioCodec):
-        return waveforms_of(*samples_of(medium), plan)[0]
-    return views_of(frames_of(medium), plan, codec.resample)[0]
+    return views_for(codec, MediaItem(codec.modality, medium, plan, np.arange(0)))[0]
 
 
 @dataclass(frozen=True)
@@ -121,17 +119,9 @@ class PoolLoader:
         return prefetched(lambda: self._steps(start, stop))
 
     def _steps(self, start: int, stop: int) -> Iterator[MediaStep]:
-        per_epoch = self.steps_per_epoch
-        for epoch in range(start // per_epoch, -(-stop // per_epoch)):
-            for place, numbers in enumerate(self.order.epoch(epoch), epoch * per_epoch):
-                if start <= place < stop:
-                    due = self.renew > 0 and place < self.renew_until and place % self.renew == 0
-                    yield self.step(numbers, renew=due)
-
-    def numbers(self, step: int) -> list[int]:
-        """Numbers of the media of one step."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        return self.order.epoch(epoch)[within]
+        for step, numbers in self.order.between(start, stop):
+            due = self.renew > 0 and step < self.renew_until and step % self.renew == 0
+            yield self.step(numbers, renew=due)
 
     def step(self, numbers: Sequence[int], *, renew: bool = False) -> MediaStep:
         """Media by number.

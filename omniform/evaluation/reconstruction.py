@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from omniform.data.dataset import DataError
+from omniform.data.datasets import open_datasets
 from omniform.data.pool import Pool
 from omniform.evaluation.runs import RunError
-from omniform.training.codec import codec_data
 from omniform.training.codec_recipe import CodecRecipe
 
 BATCH = 16
@@ -114,5 +114,5 @@ def measured(
         raise RunError("the recipe does not say what to evaluate on; add `evaluate: {data: NAME}`, or give --data")
     if name not in recipe.data:
         raise RunError(f"the recipe has no dataset {name!r}; it has {', '.join(recipe.data)}")
-    pool = Pool.of(codec_data(recipe, name), recipe.codec, recipe.views, limit or recipe.limit)
+    pool = Pool.of(open_datasets(recipe.data[name]), recipe.codec, recipe.views, limit or recipe.limit)
     return reconstruct(model, pool, name, progress)

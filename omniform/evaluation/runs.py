@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omniform.data.dataset import Dataset, Joined
-from omniform.data.datasets import open_dataset
+from omniform.data.dataset import Dataset
+from omniform.data.datasets import open_datasets
 from omniform.evaluation.chart import Curve
 from omniform.evaluation.metrics import metric
 from omniform.index import unknown
@@ -112,8 +112,7 @@ class Run:
         """
         if name not in self.recipe.data:
             raise unknown(f"dataset in the recipe of {self.folder}", name, self.recipe.data)
-        parts = tuple(open_dataset(config) for config in self.recipe.data[name])
-        return parts[0] if len(parts) == 1 else Joined(parts)
+        return open_datasets(self.recipe.data[name])
 
     @cached_property
     def records(self) -> list[Mapping[str, Any]]:

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from omniform.data.dataset import Dataset, Joined
-from omniform.data.datasets import open_dataset
+from omniform.data.datasets import open_datasets
 from omniform.data.pool import MediaStep, Pool, PoolLoader
 from omniform.training.codec_recipe import CodecPhase, CodecRecipe, load_codec_recipe, resolve_codec_recipe
 from omniform.training.freeze import Group, Learning
@@ -75,7 +74,7 @@ class CodecJob:
 
     @torch.no_grad()
     def culprits(self, loader: PoolLoader, step: int, device: torch.device) -> str:
-        numbers = loader.numbers(step)
+        numbers = loader.order.at(step)
         media = {n: self.model.normalise(loader.step([n]).media.to(device)) for n in numbers}
         bad = [n for n in numbers if not isfinite(float(self._loss(media[n])))]
         return ", ".join(self.pool.names[n] or f"number {n}" for n in (bad or numbers)[:8])
@@ -126,7 +125,7 @@ def train_codec(
 
 def codec_job(recipe: CodecRecipe) -> CodecJob:
     """Everything a recipe needs; what is random in it follows from the recipe's seed."""
-    pool = Pool.of(codec_data(recipe, recipe.learn.data), recipe.codec, recipe.views)
+    pool = Pool.of(open_datasets(recipe.data[recipe.learn.data]), recipe.codec, recipe.views)
     torch.manual_seed(recipe.seed)
     model = recipe.codec.build()
     identity = {
@@ -134,12 +133,6 @@ def codec_job(recipe: CodecRecipe) -> CodecJob:
         "the number of media in the data": len(pool),
     }
     return CodecJob(recipe, model, pool, identity)
-
-
-def codec_data(recipe: CodecRecipe, name: str) -> Dataset:
-    """One of the recipe's datasets."""
-    parts = tuple(open_dataset(config) for config in recipe.data[name])
-    return parts[0] if len(parts) == 1 else Joined(parts)
 
 
 def open_codec(run: str | Path, device: str | torch.device = "cpu") -> tuple[CodecRecipe, Any]:

@@ -43,7 +43,7 @@ from omniform.parts import Codec, Views
 from omniform.training.compose import declared
 from omniform.training.phase import Phase
 from omniform.training.plain import Fields, RecipeError, at_least, overridden, read_yaml, thawed, typed, write_yaml
-from omniform.training.recipe import Checkpointing, read_checkpointing, read_data, read_name
+from omniform.training.recipe import Checkpointing, plain_data, read_checkpointing, read_data, read_name
 
 KEYS = (
     "name", "codec", "views", "seed", "precision", "data", "learn", "evaluate", "checkpoint", "log_every", "out",
@@ -129,7 +129,7 @@ def resolve_codec_recipe(plain: Mapping[str, Any], overrides: Iterable[str] = ()
     resolved = {
         "name": name, "codec": thawed(top.data["codec"]), "views": thawed(top.get("views", dict, SQUASHED)),
         "seed": seed, "precision": precision,
-        "data": {k: dict(v[0]) if len(v) == 1 else [dict(c) for c in v] for k, v in data.items()},
+        "data": plain_data(data),
         "learn": {k: thawed(getattr(learn, k)) for k in LEARN_KEYS}, "evaluate": {"data": evaluate, "limit": limit},
         "checkpoint": dict(vars(checkpoint)), "log_every": log_every, "out": out,
     }  # fmt: skip

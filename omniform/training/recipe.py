@@ -37,7 +37,7 @@ resolved recipe says everything, and is a recipe itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -140,7 +140,7 @@ def resolve_recipe(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Re
     resolved = {
         "name": name, "system": top.get("system", str, ""), "size": size, "set": dict(changes),
         "tokenizer": {tokenizer.kind: tokenizer.value}, "weights": dict(weights), "seed": seed, "precision": precision,
-        "data": {k: dict(v[0]) if len(v) == 1 else [dict(c) for c in v] for k, v in data_.items()},
+        "data": plain_data(data_),
         "stages": {s.name: s.plain(system) for s in stages}, "evaluate": dict(evaluate),
         "checkpoint": dict(vars(checkpoint)), "log_every": log_every, "out": out,
     }  # fmt: skip
@@ -185,6 +185,11 @@ def read_data(given: Mapping[str, Any]) -> FrozenMap[str, tuple[Mapping[str, Any
         entries = value if isinstance(value, list) else [value]
         found[name] = tuple(FrozenMap(typed(e, dict, f"data.{name}")) for e in entries)
     return FrozenMap(found)
+
+
+def plain_data(data: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Datasets as `read_data` reads them again."""
+    return {name: dict(v[0]) if len(v) == 1 else [dict(c) for c in v] for name, v in data.items()}
 
 
 def _stages(system: System, given: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[StageRun, ...]:

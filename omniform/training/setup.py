@@ -17,8 +17,8 @@ from torch import Tensor
 from omniform import serial
 from omniform.data.choices import Chooser
 from omniform.data.codes import Coder
-from omniform.data.dataset import Dataset, Joined
-from omniform.data.datasets import open_dataset
+from omniform.data.dataset import Dataset
+from omniform.data.datasets import open_datasets
 from omniform.data.document import Text
 from omniform.data.loader import Loader, Order, Step
 from omniform.data.processor import Processor
@@ -32,7 +32,7 @@ from omniform.training.plain import RecipeError
 from omniform.training.recipe import Recipe
 from omniform.training.stages import StageRun
 from omniform.training.state import saved_tensors
-from omniform.training.step import TrainingError, accumulate, culprits, document_numbers
+from omniform.training.step import TrainingError, accumulate, culprits
 from omniform.training.weights import load_parts, source_path
 from omniform.weights.layout import CheckpointError
 
@@ -86,7 +86,7 @@ class Setup:
         return saved_tensors(self.model, self.given, tuple(stages))
 
     def culprits(self, loader: Loader, step: int, device: torch.device) -> str:
-        numbers = document_numbers(loader, step)
+        numbers = loader.order.at(step)
         return culprits(self.model, loader, numbers, self.recipe.precision, device)
 
 
@@ -100,7 +100,7 @@ def set_up(recipe: Recipe, tokenizer_folder: Path | None = None) -> Setup:
         DataError: a dataset cannot be used.
         CheckpointError: released weights cannot be used.
     """
-    datasets = {name: _dataset(recipe, name) for name in dict.fromkeys(s.data for s in recipe.stages)}
+    datasets = {name: open_datasets(recipe.data[name]) for name in dict.fromkeys(s.data for s in recipe.stages)}
     tokenizer, added = make_tokenizer(recipe, datasets, tokenizer_folder)
     model = _model(recipe, tokenizer, added)
     identity = {
@@ -113,11 +113,6 @@ def set_up(recipe: Recipe, tokenizer_folder: Path | None = None) -> Setup:
         processor=Processor(model.system, tokenizer, Coder(model), Chooser(model)),
         model=model, datasets=datasets, given=tuple(recipe.weights), identity=identity,
     )  # fmt: skip
-
-
-def _dataset(recipe: Recipe, name: str) -> Dataset:
-    parts = tuple(open_dataset(config) for config in recipe.data[name])
-    return parts[0] if len(parts) == 1 else Joined(parts)
 
 
 def stage_loader(setup: Setup, stage: StageRun) -> Loader:

@@ -48,12 +48,6 @@ def seed_step(seed: int, stage: int, step: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence((seed, stage, step + 1)).generate_state(1)[0]))
 
 
-def document_numbers(loader: Loader, step: int) -> list[int]:
-    """Numbers of the documents of one step of a stage."""
-    epoch, within = divmod(step, loader.order.steps_per_epoch)
-    return loader.order.epoch(epoch)[within]
-
-
 def culprits(model: Lmm, loader: Loader, numbers: Sequence[int], precision: str, device: torch.device) -> str:
     """Names of the documents whose own loss is not finite; of all, where none or every one is such."""
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
