@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from omniform.frozen import FrozenMap
 from omniform.parts import Views
@@ -16,6 +16,10 @@ class Undisclosed:
     """A value that was never published. It is never replaced by a guess; a recipe must give one."""
 
     note: str = ""
+
+    def for_all(self) -> dict[str, Any]:
+        """All numbers of a `Stage` but its learning rates, where none was published."""
+        return dict.fromkeys(("batch", "epochs", "schedule", "warmup", "weight_decay", "max_positions"), self)
 
 
 @dataclass(frozen=True, kw_only=True)

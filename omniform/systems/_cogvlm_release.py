@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from omniform.encoders.eva2_clip import Eva2Clip
 from omniform.frozen import FrozenMap
-from omniform.parts import Rules
+from omniform.parts import Encoder, Rules
 from omniform.prompt import Prompt
 from omniform.spec import Joined, Recast
 from omniform.views.fixed import Fixed
@@ -65,7 +64,7 @@ VISION_KEYS: Mapping[str, str] = FrozenMap(
 )  # fmt: skip
 
 
-def encoder_of(encoder: Eva2Clip, config: Mapping[str, Any]) -> Eva2Clip:
+def encoder_of(encoder: Encoder, config: Mapping[str, Any]) -> Encoder:
     """The encoder as "vision_config" of a release has it."""
     own = config.get("vision_config", {})
     return encoder.but(**{field: own[key] for field, key in VISION_KEYS.items() if key in own})

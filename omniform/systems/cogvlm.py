@@ -151,7 +151,7 @@ SYSTEM = System(
 def from_release(config: Mapping[str, Any]) -> System:
     """The system as a release's config.json for transformers has it."""
     image = SYSTEM.continuous("image")
-    encoder = family.encoder_of(image.encoder, config)  # type: ignore[arg-type]
+    encoder = family.encoder_of(image.encoder, config)
     connector = Glu(mlp_dim=config["intermediate_size"])
     return replace(
         SYSTEM,

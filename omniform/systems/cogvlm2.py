@@ -26,13 +26,12 @@ def ended(prompt: Prompt) -> Prompt:
 
 CHAT, VQA, BASE = ended(family.CHAT), ended(family.VQA), ended(family.BASE)
 UNCHECKED = Undisclosed("released code trains low-rank adapters only; what arXiv:2408.16500 says was not checked")
-UNKNOWN = dict.fromkeys(("batch", "epochs", "schedule", "warmup", "weight_decay", "max_positions"), UNCHECKED)
 
 
 def stage(name: str, parts: tuple[str, ...], data: str, prompt: Prompt | None = None) -> Stage:
     learn = tuple(Learn(part=part, lr=UNCHECKED) for part in parts)
     source = "arXiv:2408.16500 section 3"
-    return Stage(name=name, learn=learn, data=data, prompt=prompt, source=source, **UNKNOWN)  # type: ignore[arg-type]
+    return Stage(name=name, learn=learn, data=data, prompt=prompt, source=source, **UNCHECKED.for_all())
 
 
 SYSTEM = System(
@@ -79,8 +78,8 @@ SYSTEM = System(
 def from_release(config: Mapping[str, Any]) -> System:
     """The system as a release's config.json has it."""
     image = SYSTEM.continuous("image")
-    encoder = family.encoder_of(image.encoder, config)  # type: ignore[arg-type]
-    heads = {"num_key_value_heads": config["num_multi_query_heads"], "rope_theta": SYSTEM.backbone.rope_theta}  # type: ignore[attr-defined]
+    encoder = family.encoder_of(image.encoder, config)
+    heads = {"num_key_value_heads": config["num_multi_query_heads"], "rope_theta": LLAMA_3_8B.rope_theta}
     prompt = {"base": BASE, "vqa": VQA}.get(config.get("template_version", "chat"), CHAT)
     return replace(
         SYSTEM,

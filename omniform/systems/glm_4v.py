@@ -117,7 +117,7 @@ def from_release(config: Mapping[str, Any]) -> System:
     image, vision = SYSTEM.continuous("image"), config["vision_config"]
     language = {ours: config[theirs] for ours, theirs in CALLED.items() if theirs in config}
     divisor = float(vision.get("scaling_factor", 8))
-    encoder = family.encoder_of(image.encoder, config)  # type: ignore[arg-type]
+    encoder = family.encoder_of(image.encoder, config)
     connector = image.connector.but(mlp_dim=config["ffn_hidden_size"], divisor=divisor)
     return replace(
         SYSTEM,

@@ -107,12 +107,7 @@ PRETRAIN = Stage(
     name="pretrain",
     learn=(Learn(part="image.connector", lr=UNTOLD), Learn(part="backbone", lr=UNTOLD)),
     data="93M pairs as picture and text, 100M pairs as text and picture, text",
-    batch=UNTOLD,
-    epochs=UNTOLD,
-    schedule=UNTOLD,
-    warmup=UNTOLD,
-    weight_decay=UNTOLD,
-    max_positions=UNTOLD,
+    **UNTOLD.for_all(),
     source="arXiv:2309.04669 sections 3.2 and 4; LaVIT/models/modeling_visual_tokenzier.py:433-447",
 )
 

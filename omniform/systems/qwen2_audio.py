@@ -36,12 +36,11 @@ TASKS = Prompt(
     stop=("<|endoftext|>",),
 )
 UNPUBLISHED = Undisclosed("the paper tells what learns, and on which tasks, nothing more")
-UNKNOWN = dict.fromkeys(("batch", "epochs", "schedule", "warmup", "weight_decay", "max_positions"), UNPUBLISHED)
 
 
 def stage(name: str, data: str, source: str, prompt: Prompt | None = None) -> Stage:
     learn = tuple(Learn(part=part, lr=UNPUBLISHED) for part in ("audio.encoder", "audio.connector", "backbone"))
-    return Stage(name=name, learn=learn, data=data, prompt=prompt, source=source, **UNKNOWN)  # type: ignore[arg-type]
+    return Stage(name=name, learn=learn, data=data, prompt=prompt, source=source, **UNPUBLISHED.for_all())
 
 
 SYSTEM = System(

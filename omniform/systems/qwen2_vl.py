@@ -31,13 +31,12 @@ CHATML = Prompt(
     stop=("<|im_end|>",),
 )
 UNPUBLISHED = Undisclosed("the paper tells what learns and on how many tokens, nothing more")
-UNKNOWN = dict.fromkeys(("batch", "epochs", "schedule", "warmup", "weight_decay", "max_positions"), UNPUBLISHED)
 VISION, EVERYTHING = ("image.encoder", "image.connector"), ("image.encoder", "image.connector", "backbone")
 
 
 def stage(name: str, parts: tuple[str, ...], data: str) -> Stage:
     learn = tuple(Learn(part=part, lr=UNPUBLISHED) for part in parts)
-    return Stage(name=name, learn=learn, data=data, source="arXiv:2409.12191 section 2.2", **UNKNOWN)  # type: ignore[arg-type]
+    return Stage(name=name, learn=learn, data=data, source="arXiv:2409.12191 section 2.2", **UNPUBLISHED.for_all())
 
 
 SYSTEM = System(

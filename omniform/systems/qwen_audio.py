@@ -37,12 +37,13 @@ TASKS = Prompt(
     stop=("<|endoftext|>",),
 )  # fmt: skip
 UNKNOWN = Undisclosed("told in the paper's appendix, if at all, which was not at hand")
-REST = dict.fromkeys(("batch", "epochs", "schedule", "warmup", "weight_decay", "max_positions"), UNKNOWN)
 
 
 def stage(name: str, parts: tuple[str, ...], data: str, prompt: Prompt | None = None) -> Stage:
     learn = tuple(Learn(part=part, lr=UNKNOWN) for part in parts)
-    return Stage(name=name, learn=learn, data=data, prompt=prompt, source="arXiv:2311.07919 section 3", **REST)  # type: ignore[arg-type]
+    return Stage(
+        name=name, learn=learn, data=data, prompt=prompt, source="arXiv:2311.07919 section 3", **UNKNOWN.for_all()
+    )
 
 
 def layout(whisper_layers: int, layers: int) -> Layout:
