@@ -53,8 +53,8 @@ def build(size: str) -> Pair:
     torch.manual_seed(0)
     system = index.system("llava-1.5").shrunk("nano").but({"inputs.image.encoder": ENCODER})
     if size == "nano":
-        documents = EasyVqa("train", limit=200)
-        words = [s.text for d in documents for s in d.segments if isinstance(s, Text)]
+        data = EasyVqa("train", limit=200)
+        words = [s.text for number in range(len(data)) for s in data[number].segments if isinstance(s, Text)]
         # transformers wants an id for the placeholder: it is in the vocabulary, so that both heads are equally wide
         prompt = [system.prompt.system, system.prompt.user, system.prompt.header] * 100
         tokenizer = train_tokenizer(prompt + words, special=("<image>",), size=1024)
@@ -84,7 +84,8 @@ def _smollm2(system: System) -> tuple[System, HfTokenizer, Lmm]:
 
 def questions(images: int) -> list[Document]:
     """All questions about the first pictures of easy-VQA's test split, those of one picture together."""
-    documents = list(EasyVqa("test", limit=images))
+    data = EasyVqa("test", limit=images)
+    documents = [data[number] for number in range(len(data))]
     return sorted(documents, key=lambda d: d.media[0].key)
 
 
@@ -115,7 +116,7 @@ class PeerData:
         source = str(sample.media[0].media.source)
         if source not in self.pixels:
             picture = torch.frombuffer(bytearray(Image.open(source).convert("RGB").tobytes()), dtype=torch.uint8)
-            encoder = self.pair.ours.inputs["image"].encoder
+            encoder: Any = self.pair.ours.part("image.encoder")
             self.pixels[source] = encoder.normalise(picture.view(64, 64, 3).permute(2, 0, 1)[None])
         return self.pixels[source]
 

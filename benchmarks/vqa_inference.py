@@ -93,7 +93,7 @@ def main() -> None:
     if args.only:
         measure_memory(pair, args.only, lambda: sides[args.only](pair, documents))
         return
-    calls = [sides[s](pair, documents) for s in ("ours", "peer")]
+    calls = ours(pair, documents), peer(pair, documents)
     agree = same_answers(*(call() for call in calls))
     print(f"answers that agree: {agree} of {len(documents)}")
     report(f"answering, {args.size}", "questions/s", len(documents), alternate(*calls, rounds=args.rounds))
