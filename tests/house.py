@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("part",),
     ("writing",),
     ("parts", "outputs", "prompt", "grammar"),
-    ("routing",),
+    ("routing", "latent"),
     ("stage", "release", "inputs"),
     ("spec",),
     ("batch", "attention", "scan"),
@@ -40,7 +40,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 TORCH_FREE_UNITS = (
     "frozen", "index", "geometry", "change", "part", "writing", "parts", "outputs", "prompt", "grammar", "routing",
-    "stage", "release", "inputs", "spec", "serial", "survey", "facts", "catalogue", "cost", "systems", *PART_FOLDERS,
+    "latent", "stage", "release", "inputs", "spec", "serial", "survey", "facts", "catalogue", "cost", "systems",
+    *PART_FOLDERS,
 )  # fmt: skip
 HEAVY = frozenset(
     {"torch", "transformers", "torchvision", "peft", "accelerate", "safetensors", "numpy", "PIL", "diffusers"}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any, Literal, Self
 
-from omniform.diffusion.networks import attention, coder_config, coder_params, conv, residual, residuals
 from omniform.diffusion.stable_diffusion import BYTES, OLD
 from omniform.geometry import Hw, SpecError
+from omniform.latent import Level, coder_config, coder_params, denoiser, denoiser_config, params
 from omniform.parts import Shrunk
 from omniform.writing import Diffusion
 
@@ -108,18 +108,19 @@ class AudioLdm(Diffusion):
     def size(self) -> Hw:
         return 1, int(self.seconds * self.rate)
 
+    @property
+    def levels(self) -> list[Level]:
+        """Of the UNet."""
+        return [Level(width=self.channels[0]), *(Level(width=c, depth=1) for c in self.channels[1:])]
+
     # -- configurations of diffusers and transformers --
 
     def unet_config(self) -> dict[str, Any]:
         """Arguments of the UNet."""
-        deep = len(self.channels) - 1
-        columns = ceil(self.size[1] / self.hop / self.stride)
         return {
-            "sample_size": columns, "in_channels": self.latent, "out_channels": self.latent,
-            "block_out_channels": self.channels, "layers_per_block": self.blocks,
-            "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * deep,
-            "up_block_types": ("CrossAttnUpBlock2D",) * deep + ("UpBlock2D",),
-            "cross_attention_dim": self.channels, "attention_head_dim": self.heads, "norm_num_groups": self.groups,
+            **denoiser_config(self.latent, self.levels, self.blocks, self.groups),
+            "sample_size": ceil(self.size[1] / self.hop / self.stride),
+            "cross_attention_dim": self.channels, "attention_head_dim": self.heads,
             "class_embed_type": "simple_projection", "projection_class_embeddings_input_dim": self.shared,
             "class_embeddings_concat": True,
         }  # fmt: skip
@@ -160,13 +161,9 @@ class AudioLdm(Diffusion):
 
     def unet_params(self) -> int:
         """Parameters of the UNet."""
-        first, last, time = self.channels[0], self.channels[-1], 4 * self.channels[0]
-        total = (first + 1) * time + (time + 1) * time + (self.shared + 1) * time
-        total += conv(3, self.latent, first) + 2 * first + conv(3, first, self.latent)
-        blocks = (*residuals(self.channels, self.blocks), (last, last), (last, last))
-        total += sum(residual(a, b) + (2 * time + 1) * b for a, b in blocks)
-        total += attention(last, last) + sum((2 * self.blocks + 1) * attention(c, c) for c in self.channels[1:])
-        return total + sum(conv(3, c, c) for c in (*self.channels[:-1], *self.channels[1:]))
+        first, time = self.channels[0], 4 * self.channels[0]
+        step = (first + 1) * time + (time + 1) * time + (self.shared + 1) * time
+        return step + params(denoiser((1, 1), self.latent, self.levels, self.blocks, 2 * time))
 
     def vae_params(self) -> int:
         """Parameters of the autoencoder."""

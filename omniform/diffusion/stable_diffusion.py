@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from omniform.diffusion.networks import attention, coder_config, coder_params, conv, residual, residuals
 from omniform.geometry import Hw, SpecError
+from omniform.latent import Level, coder_config, coder_params, denoiser, denoiser_config, params
 from omniform.parts import Rules, Shrunk
 from omniform.writing import Diffusion
 
@@ -108,19 +108,22 @@ class StableDiffusion(Diffusion):
         """Pixels that a latent stands for, on each side; the UNet halves them further."""
         return 2 ** (len(self.vae_channels) + len(self.channels) - 2)
 
+    @property
+    def levels(self) -> list[Level]:
+        """Of the UNet."""
+        depths = [1] * (len(self.channels) - 1) + [0]
+        pairs = zip(self.channels, depths, strict=True)
+        return [Level(width=c, depth=depth, condition=self.width) for c, depth in pairs]
+
     # -- configurations of diffusers and transformers --
 
     def unet_config(self) -> dict[str, Any]:
         """Arguments of the UNet."""
-        deep = len(self.channels) - 1
         return {
-            "sample_size": self.image // 2 ** (len(self.vae_channels) - 1), "in_channels": self.latent,
-            "out_channels": self.latent, "block_out_channels": self.channels, "layers_per_block": self.blocks,
-            "down_block_types": ("CrossAttnDownBlock2D",) * deep + ("DownBlock2D",),
-            "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * deep,
+            **denoiser_config(self.latent, self.levels, self.blocks, self.groups),
+            "sample_size": self.image // 2 ** (len(self.vae_channels) - 1),
             "cross_attention_dim": self.width, "use_linear_projection": self.linear,
             "attention_head_dim": self.heads * (len(self.channels) // len(self.heads)),
-            "norm_num_groups": self.groups,
         }  # fmt: skip
 
     def vae_config(self) -> dict[str, Any]:
@@ -151,15 +154,9 @@ class StableDiffusion(Diffusion):
 
     def unet_params(self) -> int:
         """Parameters of the UNet."""
-        first, last, time = self.channels[0], self.channels[-1], 4 * self.channels[0]
-        total = (first + 1) * time + (time + 1) * time  # the embedding of the step
-        total += conv(3, self.latent, first) + 2 * first + conv(3, first, self.latent)
-        total += sum(residual(a, b) + (time + 1) * b for a, b in residuals(self.channels, self.blocks))
-        total += 2 * (residual(last, last) + (time + 1) * last) + attention(last, self.width)
-        for number, c in enumerate(self.channels[:-1]):
-            total += (2 * self.blocks + 1) * attention(c, self.width)
-            total += conv(3, c, c) + conv(3, self.channels[number + 1], self.channels[number + 1])
-        return total
+        first, time = self.channels[0], 4 * self.channels[0]
+        step = (first + 1) * time + (time + 1) * time
+        return step + params(denoiser((1, 1), self.latent, self.levels, self.blocks, time))
 
     def vae_params(self) -> int:
         """Parameters of the autoencoder."""

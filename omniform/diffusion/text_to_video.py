@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from omniform.diffusion.networks import residuals
 from omniform.diffusion.stable_diffusion import StableDiffusion
 from omniform.geometry import Hw, SpecError
+from omniform.latent import residuals
 from omniform.parts import Shrunk
 
 
