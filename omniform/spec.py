@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
-from omniform.change import change
+from omniform.change import changed
 from omniform.frozen import FrozenMap
 from omniform.geometry import MediaSize, Plan, Positions
 from omniform.index import resolve, unknown
@@ -215,11 +215,11 @@ class System:
     # -- copies --
 
     def but(self, changes: Mapping[str, Any] | None = None, **fields_: Any) -> Self:
-        """A copy with changes; keys may be dotted paths: `system.but({"backbone.layers": 2})`."""
-        copy = self
-        for path, value in {**(changes or {}), **fields_}.items():
-            copy = change(copy, path, value)
-        return copy
+        """A copy with changes, all made at once; keys may be dotted paths: `system.but({"backbone.layers": 2})`.
+
+        Raises: as `change.changed`.
+        """
+        return cast(Self, changed(self, {**(changes or {}), **fields_}))
 
     def variant(self, name: str) -> Self:
         """One of the other released sizes.

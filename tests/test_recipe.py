@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from omniform import index
 from omniform.backbones.llama import Llama
 from omniform.index import UnknownName
-from omniform.spec import Learn, Lora, Undisclosed
+from omniform.spec import Learn, Lora, SpecError, System, Undisclosed
 from omniform.training.compose import compose
 from omniform.training.plain import RecipeError, differences, parse_yaml, read_yaml
 from omniform.training.recipe import Recipe, load_recipe, resolve_recipe
@@ -157,10 +158,36 @@ def test_a_system_is_composed_in_the_recipe():
     assert (made.prompt.header, made.prompt.stop, made.prompt.user) == ("A:", ("</s>", "!"), SYSTEM.prompt.user)
 
 
-def test_changes_are_made_at_once_so_that_only_the_result_must_be_possible():
+@pytest.mark.parametrize("change", [compose, System.but])
+def test_changes_are_made_at_once_so_that_only_the_result_must_be_possible(change: Callable[..., System]):
     paths = {"backbone.heads": 6, "backbone.kv_heads": 3}  # 3 key-value heads do not fit the 4 heads there were
     system = SYSTEM.shrunk("tiny").but({"backbone.dim": 48})
-    assert compose(system, paths).backbone.heads == compose(system, dict(reversed(paths.items()))).backbone.heads == 6
+    with pytest.raises(SpecError):
+        change(system, {"backbone.kv_heads": 3})
+    for order in (paths, dict(reversed(paths.items()))):
+        backbone = change(system, order).backbone
+        assert isinstance(backbone, Llama) and (backbone.heads, backbone.kv_heads) == (6, 3)
+
+
+def test_what_replaces_a_part_comes_before_what_changes_it():
+    other = Llama(dim=64, layers=1, heads=2, kv_heads=1, mlp_dim=96, vocab=300, context=256)
+    system = SYSTEM.but({"backbone.layers": 3, "backbone": other, "inputs": {"image": SYSTEM.inputs["image"]}})
+    assert system.backbone == other.but(layers=3)
+    assert system.but(backbone={"layers": 4}, title="Mine").backbone == other.but(layers=4)
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("backbone.layer", r"no entry of backbone named 'layer'; did you mean 'layers'"),
+        ("titel", r"no entry of System named 'titel'; did you mean 'title'"),
+        ("stages.finetun.batch", r"no entry of stages named 'finetun'; did you mean 'finetune'"),
+        ("slug.length", r"slug is 'llava-1.5', which has no entries of its own to change"),
+    ],
+)
+def test_changes_of_what_is_not_there_are_refused(path: str, error: str):
+    with pytest.raises((UnknownName, SpecError), match=error):
+        SYSTEM.but({path: 3})
 
 
 def test_yaml_numbers_and_keys(tmp_path: Path):

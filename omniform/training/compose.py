@@ -1,26 +1,24 @@
 """Changes to a system as a recipe writes them: dotted paths to plain values, in which parts are named.
 
 `{"inputs.image.encoder": {"part": "ConvNet", "width": 32}, "backbone.layers": 2}`. A mapping with `part` becomes that
-part; a mapping without it changes the named fields of what stands there. All changes are made at once, so that only
-the resulting system must be possible, in whatever order they are written.
+part; a mapping without it changes the named fields of what stands there. All changes are made at once (`change`).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from dataclasses import fields, is_dataclass
+from typing import Any, cast, get_type_hints
 
 from omniform import index, parts, writing
+from omniform.change import Path, changed
 from omniform.frozen import FrozenMap
 from omniform.index import unknown
 from omniform.parts import Part
 from omniform.serial import fits
 from omniform.spec import System
 from omniform.training.plain import RecipeError
-
-Path = tuple[str, ...]
 
 
 def compose(system: System, changes: Mapping[str, Any]) -> System:
@@ -31,44 +29,8 @@ def compose(system: System, changes: Mapping[str, Any]) -> System:
         RecipeError: a value of the wrong type, or a part of the wrong kind.
         SpecError: the resulting system is impossible.
     """
-    return _changed(system, {tuple(path.split(".")): value for path, value in changes.items()}, ())
-
-
-def _changed(data: Any, changes: Mapping[Path, Any], where: Path) -> Any:
-    """Data with changes below it; those that replace an entry come before those that go deeper into it."""
-    known = _entries(data, where)
-    new: dict[str, Any] = {}
-    deeper: dict[str, dict[Path, Any]] = {}
-    for (head, *rest), value in sorted(changes.items(), key=lambda item: len(item[0])):
-        if head not in known:
-            raise unknown(f"entry of {'.'.join(where) or data.slug}", head, known)
-        if rest:
-            deeper.setdefault(head, {})[tuple(rest)] = value
-        elif is_dataclass(known[head]) and isinstance(value, Mapping) and "part" not in value:
-            deeper.setdefault(head, {}).update({tuple(str(k).split(".")): v for k, v in value.items()})
-        else:
-            new[head] = _fitting(known[head], declared(value, ".".join(("set", *where, head))), (*where, head), data)
-    for head, below in deeper.items():
-        new[head] = _changed(new.get(head, known[head]), below, (*where, head))
-    return _with(data, new)
-
-
-def _entries(data: Any, where: Path) -> Mapping[str, Any]:
-    if is_dataclass(data) and not isinstance(data, type):
-        return {f.name: getattr(data, f.name) for f in fields(data)}
-    if isinstance(data, Mapping):
-        return data
-    if isinstance(data, tuple):
-        return {getattr(item, "name", str(i)): item for i, item in enumerate(data)}
-    raise RecipeError(f"set.{'.'.join(where)}: {data!r} has no entries of its own")
-
-
-def _with(data: Any, new: Mapping[str, Any]) -> Any:
-    if is_dataclass(data) and not isinstance(data, type):
-        return replace(data, **new)
-    if isinstance(data, Mapping):
-        return FrozenMap({**data, **new})
-    return tuple(new.get(name, item) for name, item in _entries(data, ()).items())
+    made = {path: declared(value, f"set.{path}") for path, value in changes.items()}
+    return cast(System, changed(system, made, _check))
 
 
 def declared(value: Any, where: str) -> Any:
@@ -94,14 +56,13 @@ def _part(name: str, values: Mapping[str, Any], where: str) -> Part:
     return made(**values)
 
 
-def _fitting(old: Any, new: Any, where: Path, owner: Any) -> Any:
-    """The new value, refused if it is of another type or another kind of part than what it replaces."""
+def _check(owner: Any, old: Any, new: Any, where: Path) -> None:
+    """Refuse a value of another type, or another kind of part, than what it replaces."""
     if isinstance(old, Part) and _kind(old) is not _kind(new):
         got = f"{type(new).__name__} ({_kind(new).__name__.lower()})" if isinstance(new, Part) else repr(new)
         raise RecipeError(f"set.{'.'.join(where)}: holds a part of kind {_kind(old).__name__.lower()}, not {got}")
     if is_dataclass(owner):
         _check_type(type(owner), where[-1], new, ".".join(("set", *where)))
-    return new
 
 
 def _check_type(owner: type, field: str, value: Any, where: str) -> None:
