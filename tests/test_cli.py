@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import omniform
 from omniform import index, survey
@@ -70,6 +71,18 @@ def test_help_lists_every_command_with_a_sentence(run: Run) -> None:
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.partition("Commands:")[2].splitlines() if line}
     assert list(lines) == main.commands()
     assert all(text and not text.endswith("...") for text in lines.values())
+
+
+def test_every_argument_and_option_is_explained() -> None:
+    groups = [("omniform", get_command(main.build()))]
+    silent, count = [], 0
+    while groups:
+        name, group = groups.pop()
+        groups += [(f"{name} {word}", command) for word, command in getattr(group, "commands", {}).items()]
+        shown = [parameter for parameter in group.params if parameter.name != "help"]
+        silent += [f"{name} {parameter.name}" for parameter in shown if not getattr(parameter, "help", None)]
+        count += len(shown)
+    assert silent == [] and count > 60
 
 
 def test_version(run: Run) -> None:

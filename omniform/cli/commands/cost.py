@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omniform.cli import options
 from omniform.frozen import FrozenMap
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def command(
     ] = None,
     text: Annotated[int, typer.Option(min=1, help="Tokens of text beside the media.")] = 128,
     documents: Annotated[int, typer.Option(min=1, help="Documents in memory at once in training.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Reckon positions, FLOPs and memory.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omniform.cli import options
+
 if TYPE_CHECKING:
     from omniform.data.dataset import Dataset
     from omniform.evaluation.evaluation import Evaluation
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 def command(
     run: Annotated[Path, typer.Argument(help="Directory of a run.")],
-    data: Annotated[str, typer.Option(help="One of the recipe's datasets, instead of its own choice.")] = "",
+    data: options.Data = "",
     metric: Annotated[str, typer.Option(help="How answers are compared, instead of the recipe's choice.")] = "",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many questions.", show_default=False)
@@ -22,11 +24,11 @@ def command(
     judge: Annotated[
         str, typer.Option(help="Run that puts media in answers into words, instead of the recipe's.")
     ] = "",
-    out: Annotated[Path | None, typer.Option(help="Where results go; the run's directory.", show_default=False)] = None,
+    out: options.ResultsOut = None,
     report: Annotated[bool, typer.Option("--report", help="Also write report.html.")] = False,
     examples: Annotated[int, typer.Option(min=0, help="Print so many answers.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda ...; by default the accelerator if there is one.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+    device: options.Device = "",
+    json: options.Json = False,
 ) -> None:
     """Measure a run.
 

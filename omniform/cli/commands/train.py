@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from omniform.cli import options
 
 
 def command(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML), or a run's directory to go on with.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as stages.finetune.batch=16.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory instead of the recipe's.", show_default=False)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda ...; by default the accelerator if there is one.")] = "",
-    use_previous: Annotated[
-        bool, typer.Option("--use-previous", help="Where the newest checkpoint is damaged, take the one before.")
-    ] = False,
+    recipe: options.Recipe,
+    overrides: options.Overrides = None,
+    out: options.RunOut = None,
+    device: options.Device = "",
+    use_previous: options.UsePrevious = False,
 ) -> None:
     """Train a recipe.
 

@@ -7,16 +7,18 @@ from typing import Annotated
 
 import typer
 
+from omniform.cli import options
+
 
 def command(
     run: Annotated[Path, typer.Argument(help="Directory of a codec's run.")],
     media: Annotated[
         list[Path] | None, typer.Argument(help="Files; without any, the recipe's data is measured.", show_default=False)
     ] = None,
-    data: Annotated[str, typer.Option(help="One of the recipe's datasets, instead of its own choice.")] = "",
+    data: options.Data = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many media.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="Where results go; the run's directory.", show_default=False)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda ...; by default the accelerator if there is one.")] = "",
+    out: options.ResultsOut = None,
+    device: options.Device = "",
 ) -> None:
     """Encode media and decode their codes again.
 
