@@ -40,12 +40,12 @@ def fitted(samples: Float[Tensor, "*n samples"], extent: Grid | None) -> Float[T
     return F.pad(samples, (0, max(0, extent[0] - samples.shape[-1])))[..., : extent[0]]
 
 
-def wav_bytes(samples: Float[Tensor, " samples"], rate: int) -> bytes:
-    """A mono WAV file of 16 bits; samples beyond -1 to 1 are clipped."""
+def wav_bytes(samples: Float[Tensor, "samples ..."], rate: int) -> bytes:
+    """A WAV file of 16 bits; samples beyond -1 to 1 are clipped."""
     pcm = (samples.detach().float().clamp(-1, 1) * 32767).round().short().cpu().numpy()
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
-        out.setnchannels(1)
+        out.setnchannels(samples.shape[1] if samples.ndim > 1 else 1)
         out.setsampwidth(2)
         out.setframerate(rate)
         out.writeframes(pcm.tobytes())
