@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
 from omniform import index
 from omniform.backbones.qk_normed_module import SMALLEST
+from omniform.cli.main import app
 from omniform.codecs.vqgan import MAKE_A_SCENE_512
 from omniform.cost.flops import prefill_flops
 from omniform.cost.parameters import parameters
@@ -30,6 +32,7 @@ from omniform.inference.engine import Engine
 from omniform.inference.rows import Answer
 from omniform.inference.sampling import GenerationConfig, MediaSampling, SamplingError
 from omniform.model import Lmm
+from omniform.weights import store
 from omniform.weights.recast import recast
 
 FULL = index.system("chameleon")
@@ -190,6 +193,8 @@ def test_what_cannot_come_is_refused() -> None:
         ENGINE.generate(DOCUMENTS, replace(HOT, first="audio"))
     with pytest.raises(SamplingError, match=r"has 2 contexts"):
         ENGINE.generate(DOCUMENTS, replace(HOT, first="image", media={"image": MediaSampling(guidance=(2.0,))}))
+    with pytest.raises(SamplingError, match=r"steps 9: image is written as codes, not made by denoising; leave it out"):
+        ENGINE.generate(DOCUMENTS, replace(HOT, media={"image": MediaSampling(steps=9)}))
 
 
 def test_text_streams_and_a_picture_comes_whole() -> None:
@@ -244,6 +249,31 @@ def test_the_document_and_its_pictures_are_saved(tmp_path: Path) -> None:
     assert named[0] == "image-1.png" and named[-1].startswith("audio-") and named[-1].endswith(".wav")
     with Image.open(folder / named[0]) as saved:
         assert saved.size == (8, 8)
+
+
+def test_commands_draw_as_their_options_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(MODEL, tmp_path / "model", tokenizer=WORDS.inner)
+    place, out = str(tmp_path / "model"), tmp_path / "out"
+    given = ["--modality", "image", "--temperature", "image=2", "--guidance", "image=1.2,3", "--seed", "5"]
+    with pytest.raises(SystemExit) as end:
+        app(["generate", place, "draw a circle", *given, "--device", "cpu", "--out", str(out), "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert end.value.code == 0
+    config = GenerationConfig(
+        modalities=("image",), seed=5, media={"image": MediaSampling(temperature=2.0, guidance=(1.2, 3.0))}
+    )
+    (wanted,) = ENGINE.generate([Document.ask("draw a circle")], config)
+    name = said["messages"][-1]["content"][0]["path"]
+    with Image.open(out / name) as drawn:
+        assert drawn.tobytes() == wanted.segments[0].source.tobytes()  # type: ignore[union-attr]
+    monkeypatch.setattr("sys.stdin", io.StringIO("draw a circle\n"))
+    with pytest.raises(SystemExit):
+        app(["chat", place, *given, "--device", "cpu", "--out", str(tmp_path / "talk")])
+    assert "[image]" in capsys.readouterr().out
+    with Image.open(tmp_path / "talk" / name) as drawn:
+        assert drawn.tobytes() == wanted.segments[0].source.tobytes()  # type: ignore[union-attr]
 
 
 # --- the language model ------------------------------------------------------------------------------------------

@@ -149,6 +149,9 @@ def _reread(folder: Path) -> Document:
         (("--image", "no.png"), "no.png"),
         (("--video", PICTURE), "video"),
         (("--top-p", "3"), "top_p is 3.0, but must be above 0 and at most 1"),
+        (("--top-p", "image=3"), "image: top_p is 3.0, but must be above 0 and at most 1"),
+        (("--guidance", "image=3"), "no output of llava-1.5 named 'image'"),
+        (("--modality", "image"), "no output of llava-1.5 named 'image'"),
     ],
 )
 def test_generate_tells_what_is_wrong(run: Run, folder: Path, words: tuple[str, ...], sentence: str) -> None:
@@ -190,6 +193,28 @@ def test_pictures_in_memory_are_saved_beside_the_record(tmp_path: Path) -> None:
         [{"type": "image", "url": "http://x/y.png"}],
     ]
     assert Image.open(tmp_path / "out" / "image-1.png").getpixel((1, 1)) == (9, 8, 7)
+
+
+def test_sounds_and_videos_in_memory_are_saved_whole(tmp_path: Path) -> None:
+    """What diffusion models make, read again by what reads media."""
+    import numpy as np
+    from PIL import Image
+
+    from omniform.data.media import frames_of
+    from omniform.data.sound import samples_of
+
+    frames = [Image.new("RGB", (5, 4), (n, 2 * n, 255 - n)) for n in (3, 30, 90)]
+    wave = np.stack([np.linspace(-1, 1, 101), np.zeros(101)], axis=1).astype(np.float32)
+    document = Document((Text("see"), Media("video", frames, "assistant"), Media("audio", (wave, 8000), "assistant")))
+    kept = write_record(document, tmp_path / "out")
+    assert [m.source for m in kept.media] == ["video-1", "audio-2.wav"]
+    film = frames_of(Media("video", tmp_path / "out" / "video-1"))
+    assert [frame.tobytes() for frame in film] == [frame.tobytes() for frame in frames]
+    samples, rate = samples_of(Media("audio", tmp_path / "out" / "audio-2.wav"))
+    assert (samples.shape, rate) == ((101, 2), 8000) and np.abs(samples - wave).max() < 1e-4
+    assert [m.source for m in _reread(tmp_path / "out").media] == [
+        str(tmp_path / "out" / name) for name in ("video-1", "audio-2.wav")
+    ]
 
 
 def test_a_record_never_replaces_other_files(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from omniform.cli.options import generation
 from omniform.inference.sampling import (
     GenerationConfig,
+    MediaSampling,
     SamplingError,
     choose,
     draw,
@@ -182,4 +184,56 @@ def test_steps_are_those_of_transformers():
 def test_impossible_numbers_are_refused(wrong, message):
     with pytest.raises(SamplingError) as error:
         GenerationConfig(**wrong)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temperature": -1.0}, "temperature is -1.0, but must be 0 (always the likeliest token) or more"),
+        ({"guidance": (math.nan,)}, "guidance is (nan,), but must be numbers"),
+        ({"steps": -1}, "steps is -1, but must be 0 (the published number) or more"),
+    ],
+)
+def test_impossible_numbers_of_a_medium_are_refused(wrong, message):
+    with pytest.raises(SamplingError) as error:
+        MediaSampling(**wrong)
+    assert str(error.value) == message
+
+
+def test_the_numbers_of_text_stand_beside_those_of_media():
+    with pytest.raises(SamplingError, match=r"^media is .*, but must be of other modalities than text; its numbers"):
+        GenerationConfig(media={"text": MediaSampling()})
+
+
+# --- as options of a command -------------------------------------------------------------------------------------
+
+
+def test_options_say_how_words_and_media_are_chosen():
+    made = generation(
+        ["0.7", "image=1.5"], ["50"], ["text=0.9", "image=0.5"], ["image=1.2,3", "audio=2"], ["audio=25"], seed=4
+    )
+    words = {"temperature": 0.7, "top_k": 50, "top_p": 0.9}
+    image = MediaSampling(temperature=1.5, top_k=50, top_p=0.5, guidance=(1.2, 3.0))
+    audio = MediaSampling(**words, guidance=(2.0,), steps=25)
+    assert made == GenerationConfig(**words, seed=4, media={"image": image, "audio": audio})
+    assert generation(None, None, None, None, None) == GenerationConfig()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((["warm"], [], [], [], []), "--temperature warm: give it as 0.7 or image=1"),
+        ((["image="], [], [], [], []), "--temperature image=: give it as 0.7 or image=1"),
+        (([], ["=3"], [], [], []), "--top-k =3: give it as 50 or image=2000"),
+        (([], ["0.5"], [], [], []), "--top-k 0.5: give it as 50 or image=2000"),
+        (([], [], [], ["3"], []), "--guidance 3: give it as image=3"),
+        (([], [], [], ["image=3,"], []), "--guidance image=3,: give it as image=3"),
+        (([], [], [], [], ["image=many"]), "--steps image=many: give it as image=25"),
+        (([], [], [], [], ["image=-1"]), "image: steps is -1, but must be 0 (the published number) or more"),
+    ],
+)
+def test_options_that_are_not_of_their_form_are_refused(options, message):
+    with pytest.raises(SamplingError) as error:
+        generation(*options)
     assert str(error.value) == message

@@ -26,7 +26,7 @@ from omniform.data.tones import tone
 from omniform.geometry import MediaSize, SpecError
 from omniform.inference.engine import Engine
 from omniform.inference.rows import Answer
-from omniform.inference.sampling import GenerationConfig, MediaSampling
+from omniform.inference.sampling import GenerationConfig, MediaSampling, SamplingError
 from omniform.model import Lmm
 
 FULL = index.system("speechgpt")
@@ -205,6 +205,11 @@ def test_batched_equals_alone(config: GenerationConfig) -> None:
     named = [replace(d, id=str(i)) for i, d in enumerate(ASKED)]
     together = ENGINE.generate(named, config)
     assert [a.tokens for a in together] == [ENGINE.generate([d], config)[0].tokens for d in named]
+
+
+def test_codes_without_guidance_refuse_a_scale() -> None:
+    with pytest.raises(SamplingError, match=r"guidance \(2\.0,\): audio is written without guidance; leave it out"):
+        ENGINE.generate(ASKED, replace(HOT, media={"audio": MediaSampling(guidance=(2.0,))}))
 
 
 def test_an_answer_streams_as_text_and_sound() -> None:

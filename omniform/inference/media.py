@@ -20,6 +20,7 @@ from omniform.inference.guidance import Guide, poorer
 from omniform.inference.memory import Read
 from omniform.inference.sampling import GenerationConfig, MediaSampling, SamplingError
 from omniform.model import Lmm
+from omniform.parts import OutputDecoder
 
 
 class MediaWriter:
@@ -38,12 +39,14 @@ class MediaWriter:
 
         Raises:
             UnknownName: a modality that the system does not write.
-            SamplingError: no room for a medium that must come.
+            SamplingError: no room for a medium that must come, or a choice that an output does not take.
         """
         written = [TEXT, *(s.modality for s in self.grammar.spans if s.written)]
         for modality in (*config.modalities, *config.media, *((config.first,) if config.first else ())):
             if modality not in written:
                 raise unknown(f"output of {self.model.system.slug}", modality, written)
+        for modality, own in config.media.items():
+            _check(self.model.system.outputs[modality], modality, own)
         walk = Walk(self.grammar, config.modalities, config.first)
         if walk.needs() > room:
             raise SamplingError(f"{room} tokens may come, but the medium that is asked for takes {walk.needs()}")
@@ -80,15 +83,10 @@ class MediaWriter:
 
         Args:
             name: of the random numbers.
-
-        Raises:
-            SamplingError: more than one scale of guidance.
         """
         decoder: Any = self.model.part(f"{modality}.decoder")
         chosen = config.of(modality)
         own = chosen if isinstance(chosen, MediaSampling) else MediaSampling()
-        if len(own.guidance) > 1:
-            raise SamplingError(f"guidance {own.guidance}: {modality} is made under one scale; give one")
         hidden = decoder.chosen(torch.stack(list(trail)))[None]
         ids = torch.tensor([self.processor.signals[modality].ids], device=hidden.device)
         guidance = own.guidance[0] if own.guidance else 0.0
@@ -98,11 +96,7 @@ class MediaWriter:
     def guide(
         self, walk: Walk, ids: Ids, config: GenerationConfig, prefill: Callable[[Sequence[Sample]], Read]
     ) -> Guide | None:
-        """Guidance of the medium that the last of the ids begins; None where there is none.
-
-        Raises:
-            SamplingError: not as many scales as the output has contexts.
-        """
+        """Guidance of the medium that the last of the ids begins; None where there is none."""
         spec = self.model.system.outputs[walk.modality]
         if not isinstance(spec, Codes) or not spec.contexts:
             return None
@@ -110,10 +104,21 @@ class MediaWriter:
         scales = (chosen.guidance if isinstance(chosen, MediaSampling) else ()) or spec.guidance
         if not scales or set(scales) == {1.0}:
             return None
-        if len(scales) != len(spec.contexts):
-            raise SamplingError(
-                f"guidance {scales}: {walk.modality} has {len(spec.contexts)} contexts, give one scale each"
-            )
         bos = self.processor.tokenizer.bos_id if self.model.system.prompt.bos else None
         contexts = [poorer(context, ids, self.grammar.spans[walk.open], bos) for context in spec.contexts]
         return Guide(self.model.backbone, prefill, contexts, scales)
+
+
+def _check(output: OutputDecoder, modality: str, own: MediaSampling) -> None:
+    """Refuse scales and steps that an output has no use for."""
+    contexts = len(output.contexts) if isinstance(output, Codes) else 0
+    scales = 1 if output.generator else contexts
+    if own.guidance and not scales:
+        raise SamplingError(f"guidance {own.guidance}: {modality} is written without guidance; leave it out")
+    if len(own.guidance) not in (0, scales):
+        how = (
+            "is made under one scale; give one" if output.generator else f"has {contexts} contexts, give one scale each"
+        )
+        raise SamplingError(f"guidance {own.guidance}: {modality} {how}")
+    if own.steps and not output.generator:
+        raise SamplingError(f"steps {own.steps}: {modality} is written as codes, not made by denoising; leave it out")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from math import isfinite
 from typing import TypeAlias
 
 import torch
@@ -40,6 +41,11 @@ class MediaSampling:
 
     def __post_init__(self) -> None:
         _check(self)
+        rules = (
+            (all(map(isfinite, self.guidance)), "guidance", "numbers"),
+            (self.steps >= 0, "steps", "0 (the published number) or more"),
+        )
+        _hold(self, rules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,8 @@ class GenerationConfig:
             answer (arXiv:1909.05858 section 4.1).
         seed: with a document's id, fixes all random choices of its answer.
         stop: strings that end an answer, besides the prompt's.
-        media: modality -> how its codes are chosen; where one is left out, as text is.
+        media: modality -> how its codes are chosen; where one is left out, as text is. Not "text", which all the
+            other numbers are for.
         modalities: those that may come; empty is all that the system writes. Without "text" an answer is one medium.
         first: modality that an answer begins with; empty leaves it to the model.
     """
@@ -81,6 +88,7 @@ class GenerationConfig:
             (0 <= self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", "0 to max_new_tokens"),
             (self.repetition_penalty > 0, "repetition_penalty", "above 0; 1 is no penalty"),
             (all(self.stop), "stop", "strings of at least one character"),
+            ("text" not in self.media, "media", "of other modalities than text; its numbers stand beside media"),
             (not self.modalities or self.first in ("", *self.modalities), "first", f"one of {self.modalities}"),
         )
         _hold(self, rules)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from omniform.cli import options
 
 if TYPE_CHECKING:
     from omniform.data.document import Media
@@ -19,45 +22,57 @@ Type a question. Commands:
 
 
 def command(
-    run: Annotated[str, typer.Argument(help="A run, or a folder or hub id with a saved or released model.")],
+    run: options.Model,
     image: Annotated[
         list[str] | None, typer.Option(help="A picture for the first question; may be given again.")
     ] = None,
-    system: Annotated[str, typer.Option(help="Of a release that does not say whose it is.")] = "",
-    system_text: Annotated[str, typer.Option(help="System text instead of the model's own.")] = "",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Only the likeliest tokens of this mass; 1 is all.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Fixes all random choices.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda ...; by default the accelerator if there is one.")] = "",
+    system: options.ReleaseOf = "",
+    system_text: options.SystemText = "",
+    max_new_tokens: options.NewTokens = 256,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    stop: options.Stop = None,
+    seed: options.Seed = 0,
+    modality: options.Modality = None,
+    guidance: options.Guidance = None,
+    steps: options.Steps = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for document.json and media, written after every answer.")
+    ] = None,
+    device: options.Device = "",
 ) -> None:
-    """Talk to a model about pictures."""
+    """Talk to a model about pictures, videos and sound."""
     from omniform.data.document import Media
     from omniform.inference.chat import Chat
     from omniform.inference.load import open_model
-    from omniform.inference.sampling import GenerationConfig
 
-    config = GenerationConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    config = options.generation(
+        temperature, top_k, top_p, guidance, steps, max_new_tokens=max_new_tokens, seed=seed, stop=tuple(stop or ()),
+        repetition_penalty=repetition_penalty, modalities=tuple(modality or ()),
+    )  # fmt: skip
     engine = open_model(run, system=system or None, device=device or None)
 
     def new() -> Chat:
         return Chat(engine, config, system=system_text or None)
 
-    talk = Talk(new(), [Media("image", source) for source in image or ()])
+    talk = Talk(new(), [Media("image", source) for source in image or ()], out)
     print(HELP)
     while (line := _read()) is not None and line != "/quit":
         if line == "/new":
-            talk = Talk(new(), [])
+            talk = Talk(new(), [], out)
         elif line:
             talk.take(line)
 
 
 class Talk:
-    """A conversation, and the media that wait for its next question."""
+    """A conversation, the media that wait for its next question, and where it is kept."""
 
-    def __init__(self, chat: Chat, waiting: list[Media]) -> None:
+    def __init__(self, chat: Chat, waiting: list[Media], out: Path | None = None) -> None:
         self.chat = chat
         self.waiting = waiting
+        self.out = out
 
     def take(self, line: str) -> None:
         """One line of the user: a medium, or a question; an error is told and the conversation goes on."""
@@ -89,9 +104,12 @@ class Talk:
     def _ask(self, text: str) -> None:
         from omniform.cli.streaming import say
         from omniform.data.document import Text
+        from omniform.data.record import write_record
 
         waiting, self.waiting = self.waiting, []
         say(self.chat.stream(*waiting, Text(text)))
+        if self.out is not None:
+            write_record(self.chat.document, self.out)
 
 
 def _read() -> str | None:
