@@ -239,6 +239,28 @@ def test_cost_as_json(run: Run) -> None:
     assert found["media"] == [picture]
 
 
+@pytest.mark.parametrize(
+    ("video", "frames", "fps", "positions"),
+    [("640x480x16", 16, None, 8 * 391), ("640x480x16@4", 16, 4.0, 4 * 391), ("640x480x8s", 200, 25.0, 8 * 391),
+     ("640x480x8s@5", 40, 5.0, 8 * 391), ("640x480x2.5 s", 62, 25.0, 2 * 391)],
+)  # fmt: skip
+def test_cost_of_a_video_by_frames_or_seconds(
+    run: Run, video: str, frames: int, fps: float | None, positions: int
+) -> None:
+    """Two frames a second are seen where the rate is known, each pair as 17 x 23 cells."""
+    (medium,) = json.loads(run("cost", "qwen2-vl", "--video", video, "--json")[1])["media"]
+    assert (medium["frames"], medium.get("fps"), medium["positions"]) == (frames, fps, positions)
+
+
+def test_cost_of_sound_says_how_much_of_it_is_heard(run: Run) -> None:
+    _, out, _ = run("cost", "qwen2-audio", "--audio", "10", "--audio", "95 s")
+    assert "audio 10 s  250 in 1 view\n" in out and "audio 95 s  750 in 1 view, 30 s are heard\n" in out
+    media = json.loads(run("cost", "qwen2-audio", "--audio", "95", "--json")[1])["media"]
+    assert media == [
+        {"modality": "audio", "samples": 1520000, "rate": 16000, "heard": 30.0, "views": 1, "positions": 750}
+    ]
+
+
 def test_cost_without_media_takes_the_encoders_own_size(run: Run) -> None:
     found = json.loads(run("cost", "llava-1.5", "--json")[1])
     assert [(m["width"], m["height"]) for m in found["media"]] == [(336, 336)]
@@ -249,7 +271,8 @@ def test_cost_without_media_takes_the_encoders_own_size(run: Run) -> None:
     [
         (("--image", "640"), "omniform: --image 640: give WIDTHxHEIGHT, such as 640x480"),
         (("--image", "0x480"), "omniform: media of 0x480, 1 frames: every side must be at least 1"),
-        (("--video", "640x480"), "omniform: --video 640x480: give WIDTHxHEIGHTxFRAMES, such as 640x480x16"),
+        (("--video", "640x480"), "omniform: --video 640x480: give WIDTHxHEIGHTxFRAMES or WIDTHxHEIGHTxSECONDSs, such"),
+        (("--video", "640x480x0s"), "omniform: media of 640x480, 0 frames: every side must be at least 1"),
         (("--video", "640x480x8"), "video"),
         (("--text", "0"), "--text"),
     ],

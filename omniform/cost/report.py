@@ -9,25 +9,32 @@ from typing import Any
 from omniform.cost.flops import Media, decode_flops, kv_cache_bytes, plans, prefill_flops
 from omniform.cost.memory import FLOAT32, Precision, TrainingMemory, training_memory
 from omniform.cost.parameters import parameters
-from omniform.geometry import MediaSize
+from omniform.geometry import MediaSize, Plan, Resample, Span, View
 from omniform.spec import Stage, System
 
 
 @dataclass(frozen=True)
 class MediumCost:
-    """One medium of the document: its size, the views the encoder sees, the positions it takes."""
+    """One medium of the document: its size, the views the encoder sees, the positions it takes.
+
+    Attributes:
+        heard: seconds of a sound that its views hold; what a system does not take is left out.
+    """
 
     modality: str
     size: MediaSize
     views: int
     positions: int
+    heard: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; sound has other measures than pictures."""
         size = self.size
         measures: dict[str, Any] = {"width": size.width, "height": size.height, "frames": size.frames}
         if size.samples:
-            measures = {"samples": size.samples, "rate": size.rate}
+            measures = {"samples": size.samples, "rate": size.rate, "heard": self.heard}
+        if size.fps:
+            measures["fps"] = size.fps
         return {"modality": self.modality, **measures, "views": self.views, "positions": self.positions}
 
 
@@ -73,6 +80,24 @@ class Cost:
         }
 
 
+def heard(size: MediaSize, plan: Plan) -> float:
+    """Seconds of a sound that its views hold, what several of them hold once; 0 of what is seen."""
+    held = sorted(_held(size, view) for view in plan.views) if size.samples else []
+    total, done = 0.0, 0.0
+    for start, stop in held:
+        total += max(0.0, stop - max(start, done))
+        done = max(done, stop)
+    return total
+
+
+def _held(size: MediaSize, view: View) -> tuple[float, float]:
+    """Seconds at which what a view holds of a sound begins and ends."""
+    rate = next((step.rate for step in view.steps if isinstance(step, Resample)), size.rate)
+    spans = [(step.start / rate, (step.start + step.samples) / rate) for step in view.steps if isinstance(step, Span)]
+    start, stop = spans[0] if spans else (0.0, size.seconds)
+    return start, min(stop, size.seconds)
+
+
 def cost(
     system: System,
     media: Media,
@@ -90,7 +115,7 @@ def cost(
         documents: documents of a training step; their text is learned.
     """
     seen = tuple(
-        MediumCost(m, size, len(plan.views), system.read(m).positions(plan))
+        MediumCost(m, size, len(plan.views), system.read(m).positions(plan), heard(size, plan))
         for (m, size), plan in zip(media, plans(system, media), strict=True)
     )
     length = text_positions + sum(medium.positions for medium in seen)

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 RATE = 16000
 """Samples a second of a sound whose length is given."""
+FPS = 25
+"""Frames a second of a video whose length is given."""
 FORMS = {
     "image": (r"(\d+)x(\d+)", "WIDTHxHEIGHT, such as 640x480"),
-    "video": (r"(\d+)x(\d+)x(\d+)", "WIDTHxHEIGHTxFRAMES, such as 640x480x16"),
+    "video": (
+        r"(\d+)x(\d+)x(?:(\d+)|(\d+(?:\.\d+)?) ?s)(?:@(\d+(?:\.\d+)?))?",
+        "WIDTHxHEIGHTxFRAMES or WIDTHxHEIGHTxSECONDSs, such as 640x480x16 or 640x480x8s, then @FPS where it is known",
+    ),
     "audio": (r"(\d+(?:\.\d+)?) ?s?", "seconds, such as 12.5"),
 }
 
@@ -29,7 +34,12 @@ def command(
         list[str] | None, typer.Option(metavar="WxH", help="Size of a picture; may be given again.")
     ] = None,
     video: Annotated[
-        list[str] | None, typer.Option(metavar="WxHxF", help="Size and frames of a video; may be given again.")
+        list[str] | None,
+        typer.Option(
+            metavar="WxHxLENGTH",
+            help="Size of a video and its length: so many frames, or seconds as 8s at 25 frames a second; @FPS behind "
+            "it is another rate; may be given again.",
+        ),
     ] = None,
     audio: Annotated[
         list[str] | None, typer.Option(metavar="SECONDS", help="Length of a sound; may be given again.")
@@ -56,7 +66,7 @@ def command(
 
 
 def _sizes(modality: str, given: Iterable[str]) -> list[tuple[str, MediaSize]]:
-    """ "640x480", "640x480x16" and seconds as sizes."""
+    """ "640x480", "640x480x8s" and seconds as sizes."""
     from omniform.geometry import SpecError
 
     pattern, form = FORMS[modality]
@@ -69,10 +79,18 @@ def _sizes(modality: str, given: Iterable[str]) -> list[tuple[str, MediaSize]]:
     return found
 
 
-def _picture(width: str, height: str, frames: str = "1") -> MediaSize:
+def _picture(width: str, height: str) -> MediaSize:
     from omniform.geometry import MediaSize
 
-    return MediaSize(width=int(width), height=int(height), frames=int(frames))
+    return MediaSize(width=int(width), height=int(height))
+
+
+def _video(width: str, height: str, frames: str | None, seconds: str | None, fps: str | None) -> MediaSize:
+    from omniform.geometry import MediaSize
+
+    rate = float(fps or FPS)
+    count = int(frames) if frames else round(float(seconds or 0) * rate)
+    return MediaSize(width=int(width), height=int(height), frames=count, fps=rate if seconds or fps else None)
 
 
 def _sound(seconds: str) -> MediaSize:
@@ -81,7 +99,7 @@ def _sound(seconds: str) -> MediaSize:
     return MediaSize(samples=round(float(seconds) * RATE), rate=RATE)
 
 
-MADE: Mapping[str, Callable[..., MediaSize]] = FrozenMap(image=_picture, video=_picture, audio=_sound)
+MADE: Mapping[str, Callable[..., MediaSize]] = FrozenMap(image=_picture, video=_video, audio=_sound)
 
 
 def _default(system: Any) -> list[tuple[str, MediaSize]]:
@@ -111,12 +129,15 @@ def _show(found: dict[str, Any], text: int, documents: int) -> None:
 
 
 def _medium(medium: dict[str, Any]) -> tuple[str, str]:
-    if "samples" in medium:
-        size = f"{medium['samples'] / medium['rate']:g} s"
+    seconds = medium["samples"] / medium["rate"] if "samples" in medium else 0.0
+    if seconds:
+        size = f"{seconds:g} s"
     else:
         size = f"{medium['width']} x {medium['height']}" + (f" x {medium['frames']}" if medium["frames"] > 1 else "")
+        size += f" at {medium['fps']:g}/s" if "fps" in medium else ""
     views = f"{medium['views']} view{'s'[: medium['views'] > 1]}"
-    return f"{medium['modality']} {size}", f"{medium['positions']:,} in {views}"
+    cut = f", {medium['heard']:.3g} s are heard" if seconds and medium["heard"] < 0.999 * seconds else ""
+    return f"{medium['modality']} {size}", f"{medium['positions']:,} in {views}{cut}"
 
 
 def _memory(memory: Any) -> str:
