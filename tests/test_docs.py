@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from omniform import catalogue, index
+from omniform import catalogue, index, survey
+from omniform.cli import main
 from omniform.facts import facts
 from omniform.verify.stamps import STAMPS, recorded
 
@@ -36,7 +37,9 @@ def systems_table() -> str:
             parts = (derived.cell(c) for c in ("llm_backbone", "modality_encoder", "connection"))
             cells = (f"`{entry.slug}`", entry.type, entry.date, *parts, stamps)
             rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows) + "\n"
+    own, known = len(index.names("systems")), len(survey.rows())
+    more = f"\n{own} systems; `omniform list` has all {known} of the survey, those that are not here yet with a dot.\n"
+    return "\n".join(rows) + "\n" + more
 
 
 def test_the_table_of_systems_is_current() -> None:
@@ -45,12 +48,30 @@ def test_the_table_of_systems_is_current() -> None:
 
 
 def test_the_example_composes_a_model_and_prints_its_cost() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 1
+    text = README.read_text(encoding="utf-8")
+    (code,), (output,) = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "text"))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(blocks[0], "README.md", "exec"), {})
-    assert printed.getvalue() == "A 1\n196 positions of 228\n1.98 G parameters, 1.3 TFLOPs to read, 6.2 MiB of cache\n"
+        exec(compile(code, "README.md", "exec"), {})
+    assert printed.getvalue() == output
+    assert "196 of 228 positions" in output and len([line for line in code.splitlines() if line]) == 10
+
+
+def test_prose_is_wrapped() -> None:
+    """Lines of 120 characters at most, tables and links aside."""
+    long = [
+        f"{page.name}:{number}: {line[:40]}"
+        for page in PAGES
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 120 and not line.startswith(("|", "!["))
+    ]
+    assert long == []
+
+
+def test_commands_of_the_readme_are_all_there_are() -> None:
+    text = README.read_text(encoding="utf-8")
+    table = text[text.index("| command |") : text.index("Listings and single answers")]
+    assert set(re.findall(r"`(?:omniform )?(\w+)[ `]", table)) >= {*main.commands()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
