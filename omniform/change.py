@@ -12,7 +12,7 @@ from omniform.index import unknown
 
 Path: TypeAlias = tuple[str, ...]
 Check: TypeAlias = Callable[[Any, Any, Any, Path], None]
-"""Called with the owner of an entry, its old value, its new one, and its path, before it is replaced."""
+"""Called with the owner of an entry, its old value (None: it is new), its new one, and its path, before it changes."""
 
 
 def changed(data: Any, changes: Mapping[str, Any], check: Check | None = None) -> Any:
@@ -20,7 +20,7 @@ def changed(data: Any, changes: Mapping[str, Any], check: Check | None = None) -
 
     Keys are dotted paths; tuples of named items are indexed by name. What replaces an entry comes before what goes
     deeper into it, in whatever order they are written. A mapping in the place of a dataclass changes the fields that
-    it names.
+    it names; to a mapping an entry may be added.
 
     Raises:
         UnknownName: a step of a path does not exist; the nearest names are given.
@@ -34,9 +34,9 @@ def _changed(data: Any, changes: Mapping[Path, Any], where: Path, check: Check |
     new: dict[str, Any] = {}
     deeper: dict[str, dict[Path, Any]] = {}
     for (head, *rest), value in sorted(changes.items(), key=lambda item: len(item[0])):
-        if head not in known:
+        if head not in known and (rest or not isinstance(data, Mapping)):
             raise unknown(f"entry of {'.'.join(where) or type(data).__name__}", head, known)
-        old = new.get(head, known[head])
+        old = new.get(head, known.get(head))
         if rest:
             deeper.setdefault(head, {})[tuple(rest)] = value
         elif is_dataclass(old) and isinstance(value, Mapping):

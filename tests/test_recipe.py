@@ -174,6 +174,10 @@ def test_what_replaces_a_part_comes_before_what_changes_it():
     system = SYSTEM.but({"backbone.layers": 3, "backbone": other, "inputs": {"image": SYSTEM.inputs["image"]}})
     assert system.backbone == other.but(layers=3)
     assert system.but(backbone={"layers": 4}, title="Mine").backbone == other.but(layers=4)
+    both = system.but({"published_params": {"total": 1}, "published_params.backbone": 2}).published_params
+    assert dict(both) == {"total": 1, "backbone": 2}
+    with pytest.raises(UnknownName, match=r"no entry of inputs named 'imag'; did you mean 'image'"):
+        compose(system, {"inputs.imag": {"part": "Mlp"}})
 
 
 @pytest.mark.parametrize(

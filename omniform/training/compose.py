@@ -57,7 +57,9 @@ def _part(name: str, values: Mapping[str, Any], where: str) -> Part:
 
 
 def _check(owner: Any, old: Any, new: Any, where: Path) -> None:
-    """Refuse a value of another type, or another kind of part, than what it replaces."""
+    """Refuse a value of another type, or another kind of part, than what it replaces, and entries that are new."""
+    if isinstance(owner, Mapping) and where[-1] not in owner:
+        raise unknown(f"entry of {'.'.join(where[:-1])}", where[-1], owner)
     if isinstance(old, Part) and _kind(old) is not _kind(new):
         got = f"{type(new).__name__} ({_kind(new).__name__.lower()})" if isinstance(new, Part) else repr(new)
         raise RecipeError(f"set.{'.'.join(where)}: holds a part of kind {_kind(old).__name__.lower()}, not {got}")
