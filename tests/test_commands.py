@@ -73,9 +73,12 @@ def test_train_refuses_another_recipe_in_the_same_place(run: Run, folder: Path) 
     ("change", "sentence"),
     [
         ("evaluate.metric=exact", "no metric named 'exact'; did you mean 'exact_match'?"),
-        ("evaluate.metrics=exact_match", "no key in evaluate named 'metrics'; did you mean 'metric'?"),
+        ("evaluate.metrics=exact_match", "no key in evaluate named 'metrics'; did you mean 'metric'"),
         ("evaluate.limit=some", "evaluate.limit: 'some' is not"),
         ("evaluate={limit: 3}", "the recipe does not say what to evaluate on"),
+        ("evaluate={a: {data: test}, b: {data: tset}}", "no dataset in evaluate.b.data named 'tset'"),
+        ("evaluate={a: {data: test}, b: {data: test, top_k: x}}", "evaluate.b.top_k: 'x' is not"),
+        ("evaluate={a/b: {data: test}}", "evaluate: 'a/b' is used as a directory name"),
     ],
 )
 def test_mistakes_in_the_evaluation_are_told_before_training(
@@ -110,9 +113,28 @@ def test_eval_of_less_and_of_other_data(run: Run, folder: Path, tmp_path: Path) 
     assert "easy-vqa/train/" in (tmp_path / "predictions.jsonl").read_text("utf-8")
 
 
+SEVERAL = "evaluate={one: {data: test, limit: 6}, two: {data: few, limit: 4}}"
+
+
+def test_eval_of_several(run: Run, folder: Path, tmp_path: Path) -> None:
+    code, out, _ = run("eval", folder, SEVERAL, "--report", "--out", tmp_path)
+    assert code == 0 and [line for line in out.splitlines() if line in ("one", "two")] == ["one", "two"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "report.html", "two"]
+    counts = {n: json.loads((tmp_path / n / "evaluation.json").read_text("utf-8"))["count"] for n in ("one", "two")}
+    assert counts == {"one": 6, "two": 4}
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "<h2>one</h2>" in page and "<h2>two</h2>" in page and page.count("<figure") == 10
+    code, out, _ = run("eval", folder, SEVERAL, "--only", "two", "--data", "test", "--json", "--out", tmp_path / "b")
+    assert code == 0 and {name: found["count"] for name, found in json.loads(out).items()} == {"two": 4}
+    assert "easy-vqa/test/" in (tmp_path / "b" / "two" / "predictions.jsonl").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        ((SEVERAL, "--only", "on"), "no evaluation of the recipe named 'on'; did you mean 'one'?"),
+        ((SEVERAL, "--data", "few"), "the recipe has evaluations one, two; say by --only which has another data"),
+        (("seed=4",), "seed=4: of a run that is trained, only data and evaluate can be changed"),
         (("--data", "tset"), "named 'tset'; did you mean 'test'?"),
         (("--metric", "exact"), "no metric named 'exact'; did you mean 'exact_match'?"),
     ],

@@ -15,12 +15,13 @@ from omniform.evaluation import metrics
 from omniform.evaluation.evaluate import evaluate, question_of, true_answer
 from omniform.evaluation.evaluation import Evaluation, Prediction, Tally
 from omniform.evaluation.judge import Judged
+from omniform.evaluation.measure import measure
 from omniform.evaluation.metrics import Score
 from omniform.evaluation.metrics.exact_match import normalise
 from omniform.evaluation.runs import EvaluationSettings, RunError
 from omniform.index import UnknownName
 from omniform.inference.rows import Answer
-from omniform.inference.sampling import GenerationConfig
+from omniform.inference.sampling import GenerationConfig, MediaSampling
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,15 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.json", "predictions.jsonl"]
 
 
+def test_the_commonest_answer_is_what_the_metric_compares() -> None:
+    rows = ("flags, flag: france", "flags, flag: peru", "objects, tool: saw")
+    data = Documents([Document((Text("?"), Text(row, "assistant"))) for row in rows])
+    answers = ["Flags.", "food", ""]
+    assert evaluate(Parrot(answers), data, metric_name="first_part").overall.commonest == pytest.approx(2 / 3)
+    assert evaluate(Parrot(answers), data).overall.commonest == pytest.approx(1 / 3)
+    assert all(metrics.compared(name)(" Flags. ") == "flags" for name in metrics.names())
+
+
 # --- judges ------------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +229,28 @@ def test_answers_without_words_need_words_to_compare_with() -> None:
     assert true_answer(spoken("one")[0]) == "one"
 
 
+def test_a_judge_is_measured_on_the_true_media() -> None:
+    settings = EvaluationSettings("test", write="audio", judge="runs/hear", question="what?", limit=2)
+    speaker, judge = Speaker(["a", "b"]), Parrot(["one", "one"])
+    found = measure("said", settings, spoken("one", "two", "three"), speaker, judge).found
+    assert [(p.prediction, p.answer) for p in found.predictions] == [("one", "one"), ("one", "two")]
+    assert found.real is not None and found.real.overall.score == Score(1.0, 2.0) and found.real.media == ()
+    assert [d.segments[0].source for d in judge.asked] == [b"RIFFa", b"RIFFb", "one.wav", "two.wav"]  # type: ignore
+    assert all(d.segments[0].role == "user" for d in judge.asked)
+    assert found.summary()["judge_of_real_media"]["score"] == 0.5
+
+
+def test_a_judge_is_not_measured_where_true_media_are_missing() -> None:
+    settings = EvaluationSettings("test", judge="runs/hear", question="what?")
+    words = Documents([*spoken("one").items, Document((Text("say two"), Text("two", "assistant")))])
+    found = measure("", settings, words, Speaker(["a", "b"]), Parrot(["one", "two"])).found
+    assert found.real is None and found.overall.right == 2 and "judge_of_real_media" not in found.summary()
+    assert measure("", EvaluationSettings("test"), words, Parrot(["one", "two"])).found.real is None
+
+
+# --- settings ----------------------------------------------------------------------------------------------------
+
+
 def test_settings_of_a_recipe() -> None:
     settings = EvaluationSettings.of(
         {"data": "test", "write": "audio", "judge": "runs/hear", "question": "what?", "max_new_tokens": 9}
@@ -228,3 +260,26 @@ def test_settings_of_a_recipe() -> None:
     assert EvaluationSettings.of({"data": "test"}).generation() == GenerationConfig(max_new_tokens=32)
     with pytest.raises(RunError, match="add a `question`"):
         EvaluationSettings.of({"data": "test", "judge": "runs/hear"})
+
+
+def test_sampling_is_a_setting() -> None:
+    image = {"top_k": 50, "guidance": [3, 1.5]}
+    settings = EvaluationSettings.of({"data": "test", "temperature": 0.5, "top_p": 0.9, "media": {"image": image}})
+    config = settings.generation()
+    assert (config.temperature, config.top_k, config.top_p) == (0.5, 0, 0.9)
+    assert config.of("image") == MediaSampling(temperature=0.5, top_k=50, top_p=0.9, guidance=(3.0, 1.5))
+    assert config.of("audio") is config
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"temperature": -1.0}, "temperature is -1.0, but must be 0"),
+        ({"media": {"image": {"topk": 3}}}, r"no key in evaluate\.media\.image named 'topk'; did you mean 'top_k' or"),
+        ({"media": {"image": {"guidance": ["3"]}}}, r"evaluate\.media\.image\.guidance: '3' is not a number"),
+        ({"top_k": 0.5}, r"evaluate\.top_k: 0.5 is not a whole number"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given: dict[str, Any], error: str) -> None:
+    with pytest.raises((ValueError, UnknownName), match=error):
+        EvaluationSettings.of({"data": "test", **given})

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import wave
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from omniform.data.document import Document, Media, Text
 from omniform.evaluation.chart import Curve, loss_plot, nice_ticks, smoothed
 from omniform.evaluation.evaluation import Evaluation, Prediction
 from omniform.evaluation.metrics import Score
-from omniform.evaluation.report import Report, chosen, percent
+from omniform.evaluation.report import Report, Section, chosen, percent
 from omniform.evaluation.shown import shown_of, uri_of
 
 VOID = {"meta", "img", "line", "path", "br"}
@@ -64,14 +65,22 @@ def evaluation(count: int = 40) -> Evaluation:
 
 
 def page(**changes: object) -> tuple[str, Outline]:
+    """A page of one evaluation, whose section has changes."""
     found = evaluation()
-    fields = {
-        "title": "nano & co", "subtitle": "easy", "evaluation": found,
-        "pictures": {i: "data:image/png;base64,AAAA" for i in chosen(found)},
-        "curves": [Curve("align", [1, 2, 3], [3.0, 2.0, 1.0]), Curve("tune", [1, 2], [1.0, 0.5])],
-        "facts": {"Model": {"parameters": "1,234"}}, "texts": {"Recipe": "size: nano\n<x>"}, **changes,
-    }  # fmt: skip
-    html = Report(**fields).html()  # type: ignore[arg-type]
+    shown = {i: "data:image/png;base64,AAAA" for i in chosen(found)}
+    fields = {"subtitle": "easy", "evaluation": found, "pictures": shown, **changes}
+    return page_of(Section(**fields))  # type: ignore[arg-type]
+
+
+def page_of(*sections: Section) -> tuple[str, Outline]:
+    report = Report(
+        title="nano & co",
+        sections=sections,
+        curves=[Curve("align", [1, 2, 3], [3.0, 2.0, 1.0]), Curve("tune", [1, 2], [1.0, 0.5])],
+        facts={"Model": {"parameters": "1,234"}},
+        texts={"Recipe": "size: nano\n<x>"},
+    )
+    html = report.html()
     outline = Outline()
     outline.feed(html)
     outline.close()
@@ -225,6 +234,29 @@ def test_cards_hold_what_was_said_beside_words() -> None:
     uris = ["data:audio/wav;base64,BB", "data:image/png;base64,CC"]
     _, outline = page(pictures={0: "", 1: ""}, said={0: uris})
     assert [a["src"] for _, a in outline.tags if "src" in a] == uris
+
+
+# --- several evaluations, judges ---------------------------------------------------------------------------------
+
+
+def test_several_evaluations_stand_on_one_page_under_their_names() -> None:
+    told, drawn = Section(evaluation=evaluation(), name="told"), Section(evaluation=evaluation(10), name="drawn & so")
+    _, outline = page_of(told, drawn)
+    titles = [word for word in outline.words if "told" in word or "drawn" in word]
+    assert titles == ["told", "told, by type of question", "drawn & so", "drawn & so, by type of question"]
+    assert len(outline.of_class("headline")) == 2 and outline.words.count("nano & co") == 1
+    assert outline.words.count("80.0 %") == 2 and "8 of 10 questions right (exact match)" in outline.words
+
+
+def test_the_judge_is_measured_beside_what_it_judges() -> None:
+    found, all_right = evaluation(20), (Score(1.0),) * 15 + (Score(0.0),) * 5
+    real = Evaluation("exact_match", tuple(replace(p, correct=bool(s.earned)) for p, s in zip(
+        found.predictions, all_right, strict=True)), all_right)  # fmt: skip
+    _, outline = page(evaluation=replace(found, real=real), pictures={})
+    text = " ".join(outline.words)
+    assert "judged by a model; of the true media it makes 75.0 % (15 of 20 right)" in text
+    assert [a["style"] for tag, a in outline.tags if tag == "b"] == ["left:70.00%", "left:80.00%"]
+    assert "the judge on true media of that type" in text and "saying the commonest answer of that type" not in text
 
 
 # --- loss --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from omniform.data.document import Media
-from omniform.evaluation.metrics import Score
+from omniform.evaluation.metrics import Score, compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,7 @@ class Evaluation:
         scores: what each prediction earned.
         seconds: wall time of generating the answers.
         media: what each answer holds beside words; empty where no answer has any.
+        real: what the judge of the answers' media makes of the true ones; None where nothing is judged.
     """
 
     metric: str
@@ -70,6 +71,7 @@ class Evaluation:
     scores: tuple[Score, ...]
     seconds: float = 0.0
     media: tuple[tuple[Media, ...], ...] = ()
+    real: Evaluation | None = None
 
     @cached_property
     def overall(self) -> Tally:
@@ -85,7 +87,8 @@ class Evaluation:
 
     def _tally(self, numbers: Iterable[int]) -> Tally:
         numbers = list(numbers)
-        answers = Counter(self.predictions[i].answer for i in numbers)
+        same = compared(self.metric)
+        answers = Counter(same(self.predictions[i].answer) for i in numbers)
         return Tally(
             score=sum((self.scores[i] for i in numbers), Score(0.0, 0.0)),
             count=len(numbers),
@@ -100,6 +103,7 @@ class Evaluation:
             "seconds": round(self.seconds, 3),
             **_figures(self.overall),
             "by_type": {kind: _figures(tally) for kind, tally in self.by_type.items()},
+            **({"judge_of_real_media": self.real.summary()} if self.real else {}),
         }
 
     def save(self, folder: Path) -> None:

@@ -42,3 +42,25 @@ class Judged:
     def _asked(self, number: int, media: Sequence[Media]) -> Document:
         shown = (Media(medium.modality, medium.source) for medium in media)
         return Document((*shown, Text(self.question)), str(number))
+
+
+@dataclass(frozen=True)
+class Real:
+    """Answers every document with the true media at its end: judged, they tell how good the judge is."""
+
+    def generate(
+        self, documents: Sequence[Document], config: GenerationConfig | None = None, progress: Progress | None = None
+    ) -> list[Answer]:
+        """The media that the assistant gives at each document's end."""
+        return [Answer(true_media(document), (), (), "stop") for document in documents]
+
+
+def true_media(document: Document) -> tuple[Media, ...]:
+    """What the assistant gives at a document's end beside words."""
+    found: list[Media] = []
+    for segment in reversed(document.segments):
+        if segment.role != "assistant":
+            break
+        if isinstance(segment, Media):
+            found.append(segment)
+    return tuple(reversed(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
@@ -11,6 +11,26 @@ from omniform.evaluation.chart import Curve, loss_plot
 from omniform.evaluation.evaluation import Evaluation, Prediction, Tally
 
 GOLDEN = (5**0.5 - 1) / 2
+MARK = "always saying the commonest answer of that type"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What the page shows of one evaluation.
+
+    Attributes:
+        name: empty for the only one of a page.
+        subtitle: one line, such as the data it was tested on.
+        pictures: picture, animation or sound of each prediction that is shown, as a data URI, by the prediction's
+            number; empty where it has none.
+        said: media of each answer that is shown, as data URIs, by the prediction's number.
+    """
+
+    evaluation: Evaluation
+    name: str = ""
+    subtitle: str = ""
+    pictures: Mapping[int, str] = field(default_factory=dict)
+    said: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,29 +38,26 @@ class Report:
     """What the page shows.
 
     Attributes:
-        subtitle: one line under the title, such as the data it was tested on.
         curves: loss of each stage, in order.
-        pictures: picture, animation or sound of each prediction that is shown, as a data URI, by the prediction's
-            number; empty where it has none.
-        said: media of each answer that is shown, as data URIs, by the prediction's number.
         facts: group -> name -> value.
         texts: name -> longer text shown folded (the resolved recipe).
     """
 
     title: str
-    subtitle: str
-    evaluation: Evaluation
-    pictures: Mapping[int, str] = field(default_factory=dict)
-    said: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    sections: Sequence[Section]
     curves: Sequence[Curve] = ()
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
 
     def html(self) -> str:
-        """The whole page."""
-        found = self.evaluation
-        blocks = [_headline(self), _types(found), curve_block(self.curves), _answers(self)]
-        return page(self.title, [*blocks, facts_block(self.facts, self.texts)])
+        """The whole page: how good the run is, how it learned, what it answers."""
+        figures = [block(s) for s in self.sections for block in (_headline, _types)]
+        answers = [_answers(s) for s in self.sections]
+        header = f"<header><h1>{escape(self.title)}</h1></header>"
+        return page(
+            self.title,
+            [header, *figures, curve_block(self.curves), *answers, facts_block(self.facts, self.texts)],
+        )
 
 
 def page(title: str, blocks: Sequence[str]) -> str:
@@ -82,43 +99,61 @@ def percent(share: float) -> str:
     return f"{min(value, 99.9) if share < 1 else value:.1f} %"
 
 
-def _headline(report: Report) -> str:
-    tally, metric = report.evaluation.overall, _words(report.evaluation.metric)
+def _headline(section: Section) -> str:
+    found = section.evaluation
+    name = f"<h2>{escape(section.name)}</h2>" if section.name else ""
+    first, *more = (*_sentences(found), section.subtitle)
+    quiet = "".join(f'<p class="quiet small">{escape(line)}</p>' for line in more if line)
+    return (
+        f'<section class="headline">{name}<strong class="number">{percent(found.overall.score.ratio)}</strong>'
+        f"<div><p>{escape(first)}</p>{quiet}</div></section>"
+    )
+
+
+def _sentences(found: Evaluation) -> Iterator[str]:
+    """What is counted, how sure it is, and how good the judge is."""
+    tally, metric = found.overall, _words(found.metric)
     low, high = tally.interval
     if tally.score.errors:
-        first = f"{metric}; {tally.right:,} of {tally.count:,} answers without an error"
-        second = f"95 % interval of their share {percent(low)} to {percent(high)}"
+        yield f"{metric}; {tally.right:,} of {tally.count:,} answers without an error"
+        yield f"95 % interval of their share {percent(low)} to {percent(high)}"
     else:
-        first = f"{tally.right:,} of {tally.count:,} questions right ({metric})"
-        second = (
-            f"95 % interval {percent(low)} to {percent(high)}; always saying the commonest answer: "
-            f"{percent(tally.commonest)}"
-        )
-    return (
-        f'<header><h1>{escape(report.title)}</h1><p class="quiet">{escape(report.subtitle)}</p></header>\n'
-        f'<section class="headline"><strong class="number">{percent(tally.score.ratio)}</strong>'
-        f'<div><p>{escape(first)}</p><p class="quiet small">{escape(second)}</p></div></section>'
-    )
+        yield f"{tally.right:,} of {tally.count:,} questions right ({metric})"
+        interval = f"95 % interval {percent(low)} to {percent(high)}"
+        yield f"{interval}; always saying the commonest answer: {percent(tally.commonest)}"
+    if found.real:
+        real = found.real.overall
+        share, counts = percent(real.score.ratio), f"{real.right:,} of {real.count:,} right"
+        yield f"judged by a model; of the true media it makes {share} ({counts})"
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _types(evaluation: Evaluation) -> str:
-    rows = "".join(_bar(kind, tally) for kind, tally in evaluation.by_type.items())
-    note = '<span class="key"></span>always saying the commonest answer of that type'
-    if evaluation.overall.score.errors:
-        note = "a full bar is one error a word; beside it, answers without an error"
-    return (
-        f'<section><h2>By type of question</h2><div class="bars">{rows}</div>'
-        f'<p class="quiet small">{note}</p></section>'
-    )
+def _types(section: Section) -> str:
+    found = section.evaluation
+    marks = {kind: _mark(found, kind) for kind in found.by_type}
+    rows = "".join(_bar(kind, tally, marks[kind]) for kind, tally in found.by_type.items())
+    note = "a full bar is one error a word; beside it, answers without an error" if found.overall.score.errors else ""
+    if any(mark is not None for mark in marks.values()):
+        meaning = "the judge on true media of that type" if found.real else MARK
+        note = f'<span class="key"></span>{meaning}{note and f"; {note}"}'
+    title = f"{escape(section.name)}, by type of question" if section.name else "By type of question"
+    return f'<section><h2>{title}</h2><div class="bars">{rows}</div><p class="quiet small">{note}</p></section>'
 
 
-def _bar(kind: str, tally: Tally) -> str:
+def _mark(found: Evaluation, kind: str) -> float | None:
+    """Where the bar of a type of question has its mark."""
+    if found.real:
+        return found.real.by_type[kind].score.ratio
+    tally = found.by_type[kind]
+    return None if tally.score.errors else tally.commonest
+
+
+def _bar(kind: str, tally: Tally, marked: float | None) -> str:
     share, counts = tally.score.ratio, f"{tally.right:,} / {tally.count:,}"
-    mark = "" if tally.score.errors else f'<b style="left:{100 * tally.commonest:.2f}%"></b>'
+    mark = "" if marked is None else f'<b style="left:{100 * min(marked, 1.0):.2f}%"></b>'
     return (
         f'<span class="label">{escape(kind) or "all"}</span>'
         f'<span class="value number">{percent(share)} <span class="quiet small">{counts}</span>'
@@ -132,13 +167,14 @@ def curve_block(curves: Sequence[Curve]) -> str:
     return f"<section><h2>Loss while learning</h2>{loss_plot(curves)}</section>" if curves else ""
 
 
-def _answers(report: Report) -> str:
-    if not report.pictures:
+def _answers(section: Section) -> str:
+    if not section.pictures:
         return ""
-    predictions = report.evaluation.predictions
-    shown = report.pictures.items()
-    cards = "".join(_card(predictions[number], uri, report.said.get(number, ())) for number, uri in shown)
-    return f'<section><h2>Some answers</h2><div class="grid">{cards}</div></section>'
+    predictions = section.evaluation.predictions
+    shown = section.pictures.items()
+    cards = "".join(_card(predictions[number], uri, section.said.get(number, ())) for number, uri in shown)
+    title = f"{escape(section.name)}, some answers" if section.name else "Some answers"
+    return f'<section><h2>{title}</h2><div class="grid">{cards}</div></section>'
 
 
 def _card(prediction: Prediction, picture: str, said: Sequence[str]) -> str:

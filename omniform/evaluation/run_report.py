@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 
 import torch
 
 from omniform import __version__
-from omniform.data.dataset import Dataset
-from omniform.evaluation.evaluation import Evaluation
-from omniform.evaluation.report import Report, chosen
+from omniform.evaluation.measure import Measured
+from omniform.evaluation.report import Report, Section, chosen
 from omniform.evaluation.runs import Run
 from omniform.evaluation.shown import shown_of, uri_of
 from omniform.inference.engine import Engine
 from omniform.model import Lmm
 
 
-def run_report(run: Run, engine: Engine, dataset: Dataset, name: str, evaluation: Evaluation) -> Report:
-    """The report of an evaluation of a run.
-
-    Args:
-        name: of the dataset.
-    """
+def run_report(run: Run, engine: Engine, measured: Sequence[Measured]) -> Report:
+    """The report of a run's evaluations."""
     model: Lmm = engine.model
-    numbers = chosen(evaluation)
-    said = {n: [uri_of(m) for m in evaluation.media[n]] for n in numbers if evaluation.media}
     size = run.recipe.resolved["size"]
     title = model.system.title if size == "full" else f"{model.system.title} at {size} size"
     return Report(
         title=f"{run.recipe.name}: {title}",
-        subtitle=f"{_described(run, name)}, answers generated in {duration(evaluation.seconds)}",
-        evaluation=evaluation,
-        pictures={n: shown_of(dataset[n]) or "" for n in numbers},
-        said=said,
+        sections=[_section(run, one) for one in measured],
         curves=run.curves(),
         facts={
             "Model": {"system": model.system.slug, "type": f"{model.system.input_type}{model.system.output_type}"},
@@ -42,6 +33,18 @@ def run_report(run: Run, engine: Engine, dataset: Dataset, name: str, evaluation
             "Made with": _versions(engine),
         },
         texts={"The whole recipe": run.recipe.yaml()},
+    )
+
+
+def _section(run: Run, measured: Measured) -> Section:
+    found, dataset = measured.found, measured.dataset
+    numbers = chosen(found, *((24, 8) if found.media else ()))
+    return Section(
+        name=measured.name,
+        subtitle=f"{_described(run, measured.settings.data)}, answers generated in {duration(found.seconds)}",
+        evaluation=found,
+        pictures={n: shown_of(dataset[n]) or "" for n in numbers},
+        said={n: [uri_of(m) for m in found.media[n]] for n in numbers if found.media},
     )
 
 

@@ -26,7 +26,7 @@
         max_positions: 2048           # longest document, media included; longer ones lose words, and are counted
         pack_positions: 16384         # most positions of one packed batch
         on_bad_media: stop            # skip: leave the document out and count it
-    evaluate: {data: NAME}            # read by `omniform.evaluation`
+    evaluate: {data: NAME}            # read by `omniform.evaluation`; or several by name: {told: {...}, drawn: {...}}
     checkpoint: {seconds: 120, steps: null, keep_last: 2}
     log_every: 10                     # steps
     out: runs/nano
@@ -132,8 +132,9 @@ def resolve_recipe(data: Mapping[str, Any], overrides: Iterable[str] = ()) -> Re
     checkpoint = read_checkpointing(top.get("checkpoint", dict, {}))
     tokenizer = _tokenizer(top.data.get("tokenizer"))
     evaluate = top.get("evaluate", dict, {})
-    if "data" in evaluate and evaluate["data"] not in data_:
-        raise unknown("dataset in evaluate.data", str(evaluate["data"]), data_)
+    for called, one in evaluations(evaluate).items():
+        if "data" in one and one["data"] not in data_:
+            raise unknown(f"dataset in {path_of(called)}.data", str(one["data"]), data_)
     seed, precision = top.get("seed", int, 0), top.one_of("precision", ("float32", "bfloat16"), "float32")
     log_every, out = top.get("log_every", int, 10), top.get("out", str, f"runs/{name}")
     at_least(log_every, 1, "log_every")
@@ -157,9 +158,17 @@ def read_name(top: Fields) -> str:
     Raises:
         RecipeError: it cannot be a directory's.
     """
-    name = top.get("name", str, "run")
+    return plain_word(top.get("name", str, "run"), "name")
+
+
+def plain_word(name: str, where: str) -> str:
+    """A name that a directory will have.
+
+    Raises:
+        RecipeError: it cannot be one.
+    """
     if "/" in name or name.startswith(".") or not name:
-        raise RecipeError(f"name: {name!r} is used as a directory name; give a plain word")
+        raise RecipeError(f"{where}: {name!r} is used as a directory name; give a plain word")
     return name
 
 
@@ -185,6 +194,22 @@ def read_data(given: Mapping[str, Any]) -> FrozenMap[str, tuple[Mapping[str, Any
         entries = value if isinstance(value, list) else [value]
         found[name] = tuple(FrozenMap(typed(e, dict, f"data.{name}")) for e in entries)
     return FrozenMap(found)
+
+
+def evaluations(given: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Name -> evaluation; the only one, which a recipe gives without a name, has an empty one.
+
+    Raises:
+        RecipeError: a name that cannot be a directory's.
+    """
+    if not given or not all(isinstance(one, Mapping) for one in given.values()):
+        return {"": given}
+    return {plain_word(str(name), "evaluate"): one for name, one in given.items()}
+
+
+def path_of(evaluation: str) -> str:
+    """Where an evaluation of a name stands in a recipe."""
+    return f"evaluate.{evaluation}" if evaluation else "evaluate"
 
 
 def plain_data(data: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from omniform.cli import options
 
 if TYPE_CHECKING:
-    from omniform.data.dataset import Dataset
-    from omniform.evaluation.evaluation import Evaluation
+    from omniform.evaluation.measure import Measured
+    from omniform.evaluation.runs import EvaluationSettings, Run
 
 
 def command(
     run: Annotated[Path, typer.Argument(help="Directory of a run.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of data and evaluate, such as evaluate.top_k=50."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="One of the recipe's evaluations by name; may be given again.")
+    ] = None,
     data: options.Data = "",
     metric: Annotated[str, typer.Option(help="How answers are compared, instead of the recipe's choice.")] = "",
     limit: Annotated[
@@ -32,59 +40,79 @@ def command(
 ) -> None:
     """Measure a run.
 
-    Writes predictions.jsonl and evaluation.json.
+    Writes predictions.jsonl and evaluation.json, of several evaluations each in a directory of its name.
     """
     from omniform.cli.output import print_json
+    from omniform.evaluation.runs import Run, evaluations_of
+
+    opened = Run(run, tuple(overrides or ()))
+    given = {"data": data, "metric": metric, "limit": limit, "judge": judge}
+    changes = {k: v for k, v in given.items() if v}
+    chosen = evaluations_of(opened.recipe, changes, only or ())
+    written, folder = [], out or run
+    measured = _measured(opened, chosen, device or None, folder / "report.html" if report else None)
+    for one in measured:
+        one.found.save(folder / one.name)
+        written.append(folder / one.name / "predictions.jsonl")
+    if json:
+        found = {one.name: one.found.summary() for one in measured}
+        print_json(found.get("", found))
+    else:
+        for one in measured:
+            _say(one)
+            _examples(one, examples)
+        print(f"\n{', '.join(map(str, [*written, *([folder / 'report.html'] if report else [])]))}")
+
+
+def _measured(
+    run: Run, chosen: Mapping[str, EvaluationSettings], device: str | None, report: Path | None
+) -> list[Measured]:
+    """Every evaluation, one after the other; the page of all of them where `report` says."""
     from omniform.cli.progress import progress
-    from omniform.evaluation.evaluate import Answering, evaluate
-    from omniform.evaluation.judge import Judged
+    from omniform.evaluation.evaluation import write_whole
+    from omniform.evaluation.measure import measure
     from omniform.evaluation.run_report import run_report
-    from omniform.evaluation.runs import EvaluationSettings, Run
     from omniform.inference.load import open_model
 
-    opened = Run(run)
-    given: dict[str, Any] = {"data": data, "metric": metric, "limit": limit, "judge": judge}
-    settings = EvaluationSettings.of({**opened.recipe.evaluate, **{k: v for k, v in given.items() if v}})
-    dataset, engine = opened.dataset(settings.data), open_model(run, device=device or None)
-    answering: Answering = engine
-    if settings.judge:
-        answering = Judged(engine, open_model(settings.judge, device=device or None), settings.question)
-    with progress(f"asking {settings.data}", "answers") as show:
-        found = evaluate(
-            answering, dataset, metric_name=settings.metric, limit=settings.limit, progress=show,
-            config=settings.generation(),
-        )  # fmt: skip
-    folder = out or run
-    found.save(folder)
+    datasets = {name: run.dataset(settings.data) for name, settings in chosen.items()}
+    engine = open_model(run.folder, device=device)
+    judges = {judge: open_model(judge, device=device) for judge in {s.judge for s in chosen.values() if s.judge}}
+    measured = []
+    for name, settings in chosen.items():
+        with progress(f"asking {settings.data}", "answers") as show:
+            judge = judges.get(settings.judge)
+            measured.append(measure(name, settings, datasets[name], engine, judge, show))
     if report:
-        from omniform.evaluation.evaluation import write_whole
-
-        write_whole(folder / "report.html", run_report(opened, engine, dataset, settings.data, found).html())
-    if json:
-        print_json(found.summary())
-    else:
-        _say(found)
-        _examples(found, dataset, examples)
-        print(f"\n{folder / 'predictions.jsonl'}" + (f", {folder / 'report.html'}" if report else ""))
+        write_whole(report, run_report(run, engine, measured).html())
+    return measured
 
 
-def _say(found: Evaluation) -> None:
+def _say(measured: Measured) -> None:
     from omniform.cli.output import print_table
     from omniform.evaluation.report import percent
 
-    tallies = [*found.by_type.items(), ("all", found.overall)]
-    print_table(
-        ("questions", "right", "of", found.metric.replace("_", " ")),
-        ((kind or "(no type)", f"{t.right:,}", f"{t.count:,}", percent(t.score.ratio)) for kind, t in tallies),
-        right=("right", "of", found.metric.replace("_", " ")),
-    )
+    found = measured.found
+    columns = ["questions", "right", "of", found.metric.replace("_", " ")]
+    rows = [
+        [kind or "(no type)", f"{t.right:,}", f"{t.count:,}", percent(t.score.ratio)]
+        for kind, t in [*found.by_type.items(), ("all", found.overall)]
+    ]
+    if found.real:
+        columns.append("of real ones")
+        for row, tally in zip(rows, [*found.real.by_type.values(), found.real.overall], strict=True):
+            row.append(percent(tally.score.ratio))
+    if measured.name:
+        print(f"\n{measured.name}")
+    print_table(columns, rows, right=columns[1:])
+    if found.real:
+        print(f"of real ones: what {measured.settings.judge}, the judge, makes of the true media")
 
 
-def _examples(found: Evaluation, dataset: Dataset, count: int) -> None:
+def _examples(measured: Measured, count: int) -> None:
     from omniform.evaluation.report import chosen
 
-    for number in chosen(found, count, most_wrong=count // 3):
-        prediction = found.predictions[number]
-        media = ", ".join(m.name for m in dataset[number].media)
+    for number in chosen(measured.found, count, most_wrong=count // 3):
+        prediction = measured.found.predictions[number]
+        media = ", ".join(m.name for m in measured.dataset[number].media)
         mark = "right" if prediction.correct else f"wrong, the answer is {prediction.answer!r}"
         print(f"\n{media}\n  {prediction.question}\n  {prediction.prediction!r} ({mark})")

@@ -16,14 +16,14 @@ def command(
 
     The same command goes on with a run that was stopped.
     """
-    from omniform.evaluation.runs import EvaluationSettings
+    from omniform.evaluation.runs import evaluations_of
     from omniform.training.recipe import load_recipe
     from omniform.training.run import RECIPE, train
 
     going_on = recipe.is_dir()
     loaded = load_recipe(recipe / RECIPE if going_on else recipe, overrides or ())
     if loaded.evaluate:
-        EvaluationSettings.of(loaded.evaluate)  # a mistake in it is told now, not after the training
+        evaluations_of(loaded)  # a mistake in it is told now, not after the training
     where = out or (recipe if going_on else None)
     result = train(loaded, where, device=device or None, use_previous=use_previous)
     state = result.state

@@ -1,4 +1,8 @@
-"""Metrics: one a file, each a function `score(prediction, answer) -> Score`; the folder is the registry."""
+"""Metrics: one a file, the folder is the registry.
+
+Each is a function `score(prediction, answer) -> Score` beside `compared(answer) -> str`, what of an answer it compares,
+which is equal for answers that it does not tell apart.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from omniform.index import unknown
 
@@ -51,6 +55,15 @@ def metric(name: str) -> Metric:
     Raises:
         UnknownName: no such metric; the nearest names are given.
     """
+    return _module(name).score
+
+
+def compared(name: str) -> Callable[[str], str]:
+    """What of an answer a metric compares; errors as in `metric`."""
+    return _module(name).compared
+
+
+def _module(name: str) -> Any:
     if name not in names():
         raise unknown("metric", name, names())
-    return importlib.import_module(f"{__name__}.{name}").score
+    return importlib.import_module(f"{__name__}.{name}")

@@ -10,5 +10,9 @@ def normalise(text: str) -> str:
     return text.strip().removesuffix(".").rstrip().casefold()
 
 
+def compared(answer: str) -> str:
+    return normalise(answer)
+
+
 def score(prediction: str, answer: str) -> Score:
-    return Score(float(normalise(prediction) == normalise(answer)))
+    return Score(float(compared(prediction) == compared(answer)))

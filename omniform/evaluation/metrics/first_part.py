@@ -6,6 +6,9 @@ from omniform.evaluation.metrics import Score
 from omniform.evaluation.metrics.exact_match import normalise
 
 
+def compared(answer: str) -> str:
+    return normalise(answer.partition(",")[0])
+
+
 def score(prediction: str, answer: str) -> Score:
-    said, true = (normalise(words.partition(",")[0]) for words in (prediction, answer))
-    return Score(float(said == true))
+    return Score(float(compared(prediction) == compared(answer)))

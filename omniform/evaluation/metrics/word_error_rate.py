@@ -7,6 +7,10 @@ from omniform.evaluation.metrics import Score
 from omniform.evaluation.metrics.exact_match import normalise
 
 
+def compared(answer: str) -> str:
+    return normalise(answer)
+
+
 def score(prediction: str, answer: str) -> Score:
     """Errors of one answer, of the words that were said; white space, case and a final period do not count.
 
@@ -17,7 +21,7 @@ def score(prediction: str, answer: str) -> Score:
         import jiwer
     except ImportError as error:
         raise DataError("metric word_error_rate: its package is not installed; run `pip install jiwer`") from error
-    said, heard = normalise(answer), normalise(prediction)
+    said, heard = compared(answer), compared(prediction)
     if not said:
         raise DataError("metric word_error_rate: a true answer holds no words, so no rate can be told")
     found = jiwer.process_words(said, heard)
