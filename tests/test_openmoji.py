@@ -11,7 +11,8 @@ from omniform.data.dataset import DataError
 from omniform.data.datasets import open_dataset
 from omniform.data.document import Media, Text
 from omniform.data.emoji import family, groups, kinds, named
-from omniform.data.openmoji import OpenMoji, caption_of, group_of, split_of
+from omniform.data.openmoji import QUESTION, OpenMoji, caption_of, group_of, split_of
+from omniform.evaluation.evaluate import true_answer
 from omniform.index import UnknownName
 
 
@@ -109,6 +110,9 @@ def test_forms_are_opposite(tmp_path: Path) -> None:
     assert drawn.segments[0].text == caption.text == caption_of(str(told.info["emoji"]))
     assert told.info["group"] == told.info["type"] == group_of(caption.text)
     assert told.id == drawn.id
+    assert true_answer(drawn) == true_answer(told) == caption.text
+    asked = open_dataset({**options, "form": "groups"})[1]
+    assert asked.segments == (picture, Text(QUESTION), Text(str(told.info["group"]), "assistant"))
 
 
 def test_mistakes_are_explained(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from omniform.data.emoji import family, kinds, named
 from omniform.frozen import FrozenMap
 from omniform.index import unknown
 
-SPLITS, FORMS = ("train", "test"), ("draw", "captions")
+SPLITS, FORMS = ("train", "test"), ("draw", "captions", "groups")
+QUESTION = "which group?"
 SIDE = 64
 HELD_OUT = 8
 """One family of so many is for tests."""
@@ -33,7 +34,7 @@ class OpenMoji:
 
     Attributes:
         split: "train" or "test".
-        form: "captions", picture -> caption; or "draw", caption -> picture.
+        form: "captions", picture -> caption; "draw", caption -> picture; or "groups", picture and question -> group.
         variants: whether all of a family are there, or only the simplest.
         side: of the pictures, in pixels.
         limit: at most so many emoji.
@@ -67,11 +68,13 @@ class OpenMoji:
     def __getitem__(self, index: int) -> Document:
         emoji = self._emoji[index]
         picture, caption = str(self._drawings.picture(emoji)), caption_of(emoji)
-        segments: tuple[Segment, Segment] = Media("image", picture), Text(caption, "assistant")
+        group = kinds()[family(emoji)].group
+        segments: tuple[Segment, ...] = Media("image", picture), Text(caption, "assistant")
         if self.form == "draw":
             segments = Text(caption), Media("image", picture, "assistant")
-        group = kinds()[family(emoji)].group
-        info: FrozenMap[str, Any] = FrozenMap(type=group, group=group, emoji=emoji)
+        elif self.form == "groups":
+            segments = Media("image", picture), Text(QUESTION), Text(group, "assistant")
+        info: FrozenMap[str, Any] = FrozenMap(type=group, group=group, emoji=emoji, answer=caption)
         return Document(segments, f"openmoji/{self.split}/{code_of(emoji)}", info)
 
     def group(self, index: int) -> Hashable:
