@@ -106,6 +106,11 @@ class Grammar:
     never: frozenset[int]
     ends: frozenset[int]
 
+    @property
+    def wordless(self) -> frozenset[int]:
+        """Ids that are no words."""
+        return self.never | self.ends
+
     @staticmethod
     def of(spans: Sequence[SpanIds], ends: frozenset[int], reserved: Sequence[int] = ()) -> Grammar:
         """Tokens of spans are no text, and neither are reserved ones that end no answer."""
@@ -137,10 +142,8 @@ class Allowed:
     closes: bool = False
     only: int = -1
 
-    def ids(self, grammar: Grammar, vocab: int) -> Iterator[int]:
-        """Ids that may come next."""
-        if self.words:
-            yield from (i for i in range(vocab) if i not in grammar.never and i not in grammar.ends)
+    def tokens(self, grammar: Grammar) -> Iterator[int]:
+        """Ids that may come next besides words."""
         if self.ends:
             yield from grammar.ends
         yield from (grammar.spans[n].begin for n in self.begins)

@@ -142,6 +142,7 @@ def test_errors_of_tensors():
     assert compare.tensor_line("x", wanted + 4e-4, wanted).error == pytest.approx(1e-4, rel=1e-2)
     elsewhere = wanted + torch.tensor([[0.0, 0.0], [0.0, 1.0]])
     assert compare.tensor_line("x", elsewhere, wanted, torch.tensor([[1, 1], [1, 0]])).error == 0
+    assert compare.tensor_line("x", elsewhere, wanted, torch.zeros(2, 2)).note.startswith("nothing is compared")
     assert compare.tensor_line("x", wanted[:1], wanted).note == "shape [1, 2], wanted [2, 2]"
     assert compare.tensor_line("x", wanted * math.nan, wanted).error == math.inf
     assert compare.tensor_line("x", torch.tensor([1, 2]), torch.tensor([1, 3])).note == "1 of 2 differ"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from omniform import index
+from omniform.data.document import Text
 from omniform.inference.engine import Engine
 from omniform.inference.rows import Answer
 from omniform.spec import System
@@ -108,27 +112,47 @@ def test_train_catches_a_loss_that_does_not_fall(monkeypatch: pytest.MonkeyPatch
     fails(train, index.system("llava-1.5"), r"stage pretrain: the loss went from 2\.000 to 27\.000 in 20 steps")
 
 
+def altered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Answer, int], Answer]) -> None:
+    """Every answer is changed, with the number of documents that were asked about together."""
+    plain = Engine.generate
+
+    def generate_(self: Engine, documents: Any, config: Any, progress: Any = None) -> list[Answer]:
+        return [change(answer, len(documents)) for answer in plain(self, documents, config)]
+
+    monkeypatch.setattr(Engine, "generate", generate_)
+
+
 def test_generate_catches_answers_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, calls = Engine.generate, iter(range(1000))
-
-    def changing(self: Engine, documents: Any, config: Any, progress: Any = None) -> list[Answer]:
-        shift = next(calls)
-        answers = plain(self, documents, config)
-        return [Answer(a.segments, (shift, *a.tokens[1:]), a.log_probs, a.finish) for a in answers]
-
-    monkeypatch.setattr(Engine, "generate", changing)
+    calls = iter(range(1000))
+    altered(monkeypatch, lambda a, _: replace(a, tokens=(next(calls), *a.tokens[1:])))
     fails(generate, index.system("llava-1.5"), "a second time: tokens")
 
 
 def test_generate_catches_a_batch_that_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Engine.generate
-
-    def crowded(self: Engine, documents: Any, config: Any, progress: Any = None) -> list[Answer]:
-        answers = plain(self, documents, config)
-        return [Answer(a.segments, (len(documents), *a.tokens[1:]), a.log_probs, a.finish) for a in answers]
-
-    monkeypatch.setattr(Engine, "generate", crowded)
+    altered(monkeypatch, lambda a, n: replace(a, tokens=(n, *a.tokens[1:])))
     fails(generate, index.system("llava-1.5"), "alone: tokens")
+
+
+def test_generate_catches_a_batch_that_shows_in_the_probabilities_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    altered(monkeypatch, lambda a, n: replace(a, log_probs=(a.log_probs[0] + 0.001 * n, *a.log_probs[1:])))
+    fails(generate, index.system("llava-1.5"), r"alone: log-probabilities of the same tokens are up to 5\.0e-03 apart")
+
+
+def test_generate_catches_answers_that_do_not_depend_on_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    altered(monkeypatch, lambda a, n: replace(a, log_probs=(0.0,) * len(a.tokens)))
+    fails(generate, index.system("llava-1.5"), "greedy: all answers are one, whatever is asked")
+
+
+def test_generate_catches_media_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shade(answer: Answer, n: int) -> Answer:
+        picture = Image.new("RGB", (4, 4), (10 * n, 0, 0))
+        pictures = tuple(s if isinstance(s, Text) else replace(s, source=picture) for s in answer.segments)
+        return replace(answer, segments=pictures)
+
+    altered(monkeypatch, shade)
+    fails(
+        generate, index.system("chameleon"), r"alone: a medium of \(1, 4, 4, 3\) and one of \(1, 4, 4, 3\) that differ"
+    )
 
 
 # --- running them ------------------------------------------------------------------------------------------------

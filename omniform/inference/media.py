@@ -54,17 +54,11 @@ class MediaWriter:
 
     def _mask(self, allowed: Allowed) -> Bool[Tensor, " vocab"]:
         """Which ids may come."""
-        grammar, mask = self.grammar, torch.zeros(self.vocab, dtype=torch.bool)
+        mask = torch.zeros(self.vocab, dtype=torch.bool)
         if allowed.words:
             mask[:] = True
-            mask[sorted(grammar.never | grammar.ends)] = False
-        few = [grammar.spans[n].begin for n in allowed.begins]
-        few += [allowed.only] if allowed.only >= 0 else []
-        if allowed.span >= 0 and allowed.only < 0:
-            span = grammar.spans[allowed.span]
-            few += span.book(allowed.book) if allowed.book >= 0 else ()
-            few += [span.end] if allowed.closes else []
-        mask[[*few, *(sorted(grammar.ends) if allowed.ends else ())]] = True
+            mask[sorted(self.grammar.wordless)] = False
+        mask[sorted(allowed.tokens(self.grammar))] = True
         if not bool(mask.any()):
             raise SamplingError(f"nothing may come next: {allowed}; the vocabulary has no token that ends an answer")
         return mask

@@ -41,6 +41,8 @@ def tensor_line(name: str, got: Tensor, wanted: Tensor, mask: Tensor | None = No
     if got.shape != wanted.shape:
         return Line(name, math.inf, f"shape {list(got.shape)}, wanted {list(wanted.shape)}")
     if mask is not None and wanted.ndim >= 2 and wanted.shape[:2] == mask.shape:
+        if not mask.any():
+            return Line(name, math.inf, "nothing is compared: the mask is 0 everywhere")
         got, wanted = got[mask.bool()], wanted[mask.bool()]
     if not wanted.is_floating_point():
         wrong = int((got.long() != wanted.long()).sum())
