@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from every_backbone import TINY_EVERY, rule
 from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -84,12 +86,39 @@ def test_parts_come_from_the_model_of_an_earlier_run(tmp_path: Path):
 
 def test_another_shape_is_refused_and_named(tmp_path: Path):
     released(tmp_path)
-    model = SYSTEM.but({"backbone.dim": 64}).build()
-    with pytest.raises(
-        LayoutError,
-        match=r"lm does not hold the part backbone: .*of another shape: .* is \[128, 32\], needed \[128, 64\]",
-    ):
+    deep = SYSTEM.but({"inputs.image.encoder.mlp_dim": 96}).build()
+    with pytest.raises(LayoutError, match=r"clip does not hold the part image\.encoder: .*needed \[96, 32\]"):
+        load_parts(deep, {"image.encoder": str(tmp_path / "clip")})
+    wide = SYSTEM.but({"backbone.vocab": 140}).build()
+    with pytest.raises(LayoutError, match=r"lm does not hold the backbone: .* is \[128, 32\], needed \[140, 32\]"):
+        load_parts(wide, {"backbone": str(tmp_path / "lm")})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rope_theta": 5e5}, r"lm has rope_theta 10000\.0 \(backbone: 500000\.0\)"),
+        ({"norm_eps": 1e-3}, r"lm has norm_eps 1e-0\d \(backbone: 0\.001\)"),
+        ({"heads": 2, "kv_heads": 2}, r"lm has heads 4 \(backbone: 2\), kv_heads 4 \(backbone: 2\)"),
+    ],
+)
+def test_a_language_model_that_computes_something_else_is_refused(tmp_path: Path, changes: dict[str, Any], says: str):
+    """All of its tensors would fit."""
+    released(tmp_path)
+    model = SYSTEM.but({f"backbone.{name}": value for name, value in changes.items()}).build()
+    before = {name: t.clone() for name, t in model.backbone.state_dict().items()}
+    with pytest.raises(CheckpointError, match=says):
         load_parts(model, {"backbone": str(tmp_path / "lm")})
+    assert all(torch.equal(t, before[name]) for name, t in model.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [n for n, spec in TINY_EVERY.items() if spec.model_type])
+def test_every_backbone_starts_from_what_transformers_saves_of_it(tmp_path: Path, name: str):
+    system = SYSTEM.but({"backbone": TINY_EVERY[name], "positions": rule(TINY_EVERY[name]), "stages": ()})
+    other, model = system.build(), system.build()
+    other.backbone.lm.save_pretrained(tmp_path / "lm")
+    load_parts(model, {"backbone": str(tmp_path / "lm")})
+    assert same(model.backbone, other.backbone)
 
 
 def test_a_package_carries_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

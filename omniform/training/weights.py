@@ -7,8 +7,6 @@ run ended with, of which the part of the same path is taken.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +21,8 @@ from omniform.weights import store
 from omniform.weights.files import entries, read
 from omniform.weights.fill import fill, slots
 from omniform.weights.hub import folder_of
-from omniform.weights.layout import CheckpointError, LayoutError, match, ours
+from omniform.weights.layout import CheckpointError, LayoutError, match
+from omniform.weights.plain import load_plain_llm
 from omniform.writing import Diffusion
 
 PACKAGE = "package:"
@@ -56,13 +55,16 @@ def load_parts(model: Lmm, sources: Mapping[str, str]) -> None:
     """Fill parts of a model, by path, with float32 weights; fusions that begin as copies of the backbone follow it.
 
     Raises:
-        CheckpointError: a source cannot be used.
+        CheckpointError: a source cannot be used, or is a language model that computes something else.
         LayoutError: its keys or shapes are not those of the part.
     """
     for path, source in sources.items():
         place = source_path(source)
-        if place.suffix == ".gguf":
-            _load_gguf(model, path, place)
+        own = (place / store.SYSTEM).is_file()
+        if path == "backbone" and model.system.backbone.model_type and not own:
+            _load_language_model(model, place)
+        elif place.suffix == ".gguf":
+            raise CheckpointError(f"{place} holds a language model; it cannot fill {path}")
         else:
             _load_folder(model, path, place, source)
     for path, part in model.system.parts().items():
@@ -70,30 +72,27 @@ def load_parts(model: Lmm, sources: Mapping[str, str]) -> None:
             model.part(path).copy(model.backbone)
 
 
+def _load_language_model(model: Lmm, place: Path) -> None:
+    """Routers start fresh, experts as copies of the MLPs that are there."""
+    experts = model.backbone.experts if model.system.backbone.experts_part else None
+    fresh = tuple(f"experts.{prefix}" for prefix in experts.copies()) if experts else ()
+    load_plain_llm(model.backbone, place, fresh=fresh)
+    if experts:
+        experts.spread()
+
+
 def _load_folder(model: Lmm, path: str, folder: Path, source: str) -> None:
     part = model.part(path)
     held, needed = entries(folder), slots(part)
-    rules: Rules = (
-        ((prefixes(model, (path,))[0], ""),) if (folder / store.SYSTEM).is_file() else _public_rules(model, path)
-    )
+    own = (folder / store.SYSTEM).is_file()
+    rules: Rules = ((prefixes(model, (path,))[0], ""),) if own else _public_rules(model, path)
     found = match({key: entry.shape for key, entry in held.items()}, needed.shapes, rules, needed.aliases)
-    fresh = () if (folder / store.SYSTEM).is_file() else _fresh(model, path)
-    missing = tuple(name for name in found.missing if not name.startswith(fresh))
-    if missing or found.mismatched:
-        raise LayoutError(source, f"the part {path}", missing, (), found.mismatched)
+    if found.missing or found.mismatched:
+        raise LayoutError(source, f"the part {path}", found.missing, (), found.mismatched)
     names = {key: name for name, key in found.found.items()}
     fill(part, ((names[key], values) for key, values in read(held, names)), dtype=torch.float32)
-    if fresh:
-        model.backbone.experts.spread()
     if path.endswith(".diffusion"):
         part.settle(folder)
-
-
-def _fresh(model: Lmm, path: str) -> tuple[str, ...]:
-    """Prefixes of what a plain language model lacks: routers start fresh, experts as copies of its MLPs."""
-    if path != "backbone" or not model.system.backbone.experts_part:
-        return ()
-    return tuple(f"experts.{prefix}" for prefix in model.backbone.experts.copies())
 
 
 def _public_rules(model: Lmm, path: str) -> Rules:
@@ -102,24 +101,3 @@ def _public_rules(model: Lmm, path: str) -> Rules:
     return (
         declared.released if isinstance(declared, Encoder | Backbone | Diffusion) and declared.released else (("", ""),)
     )
-
-
-def _load_gguf(model: Lmm, path: str, file: Path) -> None:
-    """A llama.cpp file; transformers knows its names and expands its quantised weights."""
-    part = model.part(path)
-    if path != "backbone":
-        raise CheckpointError(f"{file} holds a language model; it cannot fill {path}")
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars that nothing switches off
-        lm, info = type(part.lm).from_pretrained(
-            str(file.parent), gguf_file=file.name, config=part.lm.config, dtype=torch.float32,
-            ignore_mismatched_sizes=True, output_loading_info=True,
-        )  # fmt: skip
-    mismatched = {key: (tuple(there), tuple(here)) for key, there, here in info["mismatched_keys"]}
-    missing = tuple(sorted(set(info["missing_keys"]) - set(mismatched)))
-    if missing or mismatched or info["unexpected_keys"]:
-        raise LayoutError(str(file), f"the part {path}", missing, tuple(info["unexpected_keys"]), mismatched)
-    kept, rules = slots(part).shapes, _public_rules(model, path)
-    named = ((ours(name, rules), t) for name, t in lm.state_dict().items())
-    fill(part, ((name, t) for name, t in named if name in kept))
-    if _fresh(model, path):
-        model.backbone.experts.spread()

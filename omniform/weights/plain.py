@@ -5,6 +5,8 @@ Stage 1 of most systems starts so: Vicuna and CLIP as published, the connector n
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -17,15 +19,15 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from omniform import index
-from omniform.parts import Backbone
+from omniform.parts import Backbone, Rules
 from omniform.weights.files import entries, read
-from omniform.weights.fill import Slots, fill, slots
+from omniform.weights.fill import fill, slots
 from omniform.weights.hub import folder_of
-from omniform.weights.layout import BUFFERS, CheckpointError, LayoutError, Shape, match, released, rules_of
+from omniform.weights.layout import BUFFERS, CheckpointError, LayoutError, Shape, match, ours, released, rules_of
 
 GGUF = ".gguf"
-OWN = frozenset({"name", "context", "vocab"})
-"""Fields of a backbone in which a checkpoint may differ: `vocab` is checked by the shapes."""
+OWN = frozenset({"name", "context", "vocab", "moe"})
+"""Fields of a backbone in which a checkpoint may differ: `vocab` is checked by the shapes, experts come beside it."""
 
 
 def plain_llm(where: str | Path, **changes: Any) -> Backbone:
@@ -39,6 +41,11 @@ def plain_llm(where: str | Path, **changes: Any) -> Backbone:
         CheckpointError: nothing there, or a family that no backbone stands for.
     """
     config = _config(where)
+    return _family(config, where).from_config(config, **changes)
+
+
+def _family(config: Mapping[str, Any], where: str | Path) -> Any:
+    """The backbone that stands for a configuration's family."""
     kinds: list[Any] = [c for c in index.declarations("backbones").values() if issubclass(c, Backbone)]
     families: dict[str, Any] = {}
     for family in kinds:
@@ -46,7 +53,7 @@ def plain_llm(where: str | Path, **changes: Any) -> Backbone:
             families[own] = family
     if config.get("model_type") not in families:
         raise CheckpointError(f"{where}: {index.unknown('backbone family', str(config.get('model_type')), families)}")
-    return families[config["model_type"]].from_config(config, **changes)
+    return families[config["model_type"]]
 
 
 def load_plain_llm(
@@ -56,6 +63,7 @@ def load_plain_llm(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     extend_vocab: bool = False,
+    fresh: tuple[str, ...] = (),
 ) -> None:
     """Fill a backbone's module with a plain language model.
 
@@ -64,17 +72,23 @@ def load_plain_llm(
         where: folder, hub id, or GGUF file, whose quantised weights are expanded.
         extend_vocab: whether the backbone may have more rows than the checkpoint (special tokens that a system adds);
             they become the mean of the rows that are there (haotian-liu/LLaVA@c121f04 llava/train/train.py:253-273).
+        fresh: prefixes of what a plain language model lacks, and which stays as it is (routers, further experts).
 
     Raises:
         CheckpointError: nothing usable there, or settings that no shape shows differ.
         LayoutError: keys or shapes differ.
     """
     folder, file = _place(where)
-    _check_settings(backbone.spec, _config(where), str(where))
-    needed = slots(backbone)
-    given = (None if file else _as_stored(folder, needed)) or _as_converted(folder, file, dtype)
-    shapes = {n: _rows(s, needed.shapes.get(n)) if extend_vocab else s for n, s in given.shapes.items()}
-    found = match(shapes, needed.shapes, (("", ""),), needed.aliases)
+    check_settings(backbone.spec, where)
+    needed, rules = slots(backbone), backbone.spec.released
+    wanted = {name: shape for name, shape in needed.shapes.items() if not name.startswith(fresh)}
+    given = None if file else _as_stored(folder, wanted, rules, needed.aliases)
+    # a GGUF file may hold no vocabulary of which its size would follow
+    config = backbone.lm.config if file and not extend_vocab else None
+    given = given or _as_converted(folder, file, dtype, config)
+    rows = {key: _rows(shape, wanted.get(ours(key, rules) or "")) for key, shape in given.shapes.items()}
+    shapes = rows if extend_vocab else given.shapes
+    found = match(shapes, wanted, rules, needed.aliases)
     if found.missing or found.left_over or found.mismatched:
         raise LayoutError(str(where), "the backbone", found.missing, found.left_over, found.mismatched)
     names = {key: name for name, key in found.found.items()}
@@ -84,24 +98,23 @@ def load_plain_llm(
 
 @dataclass(frozen=True)
 class _Given:
-    """A language model's tensors under a backbone's names, before they are read."""
+    """A language model's tensors under the names of its family, before they are read."""
 
     shapes: Mapping[str, Shape]
     read: Callable[[Iterable[str]], Iterable[tuple[str, Tensor]]]
 
 
-def _as_stored(folder: Path, needed: Slots) -> _Given | None:
+def _as_stored(folder: Path, wanted: Mapping[str, Shape], rules: Rules, aliases: Mapping[str, str]) -> _Given | None:
     """The files as they are, when their keys are those of the module."""
-    held = {f"lm.{key}": entry for key, entry in entries(folder).items() if not key.endswith(BUFFERS)}
-    shapes = {name: entry.shape for name, entry in held.items()}
-    found = match(shapes, needed.shapes, (("", ""),), needed.aliases)
+    held = {key: entry for key, entry in entries(folder).items() if not key.endswith(BUFFERS)}
+    shapes = {key: entry.shape for key, entry in held.items()}
+    found = match(shapes, wanted, rules, aliases)
     return None if found.missing or found.left_over else _Given(shapes, partial(read, held))
 
 
-def _as_converted(folder: Path, file: str | None, dtype: torch.dtype) -> _Given:
+def _as_converted(folder: Path, file: str | None, dtype: torch.dtype, config: Any = None) -> _Given:
     """What transformers makes of files with other keys, or of a GGUF file."""
-    lm = _pretrained(folder, file, dtype)
-    given = {f"lm.{name}": tensor for name, tensor in lm.state_dict().items()}
+    given = dict(_pretrained(folder, file, dtype, config).state_dict())
     return _Given({n: tuple(t.shape) for n, t in given.items()}, lambda names: ((n, given[n]) for n in names))
 
 
@@ -169,33 +182,41 @@ def _config(where: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{where} is no language model that transformers knows: {_short(error)}") from error
 
 
-def _pretrained(folder: Path, file: str | None, dtype: torch.dtype) -> Any:
-    """The transformers model, with everything that its configuration asks for."""
-    extra = {"gguf_file": file} if file else {}
+def _pretrained(folder: Path, file: str | None, dtype: torch.dtype, config: Any) -> Any:
+    """The transformers model, with everything that its configuration (by default its own) asks for."""
+    extra = {**({"gguf_file": file} if file else {}), **({"config": config} if config else {})}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=False, output_loading_info=True, **extra
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars that nothing switches off
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
+                **extra,
+            )  # fmt: skip
     except Exception as error:  # as above
         raise CheckpointError(f"{folder / (file or '')} cannot be read as a language model: {_short(error)}") from error
     lm, told = loaded
-    missing, unexpected = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
-    if missing or unexpected:
-        raise LayoutError(str(folder), type(lm).__name__, tuple(missing), tuple(unexpected))
+    other = {key: (tuple(there), tuple(here)) for key, there, here in told["mismatched_keys"]}
+    missing, unexpected = sorted({*told["missing_keys"]} - {*other}), sorted(told["unexpected_keys"])
+    if missing or unexpected or other:
+        raise LayoutError(str(folder), type(lm).__name__, tuple(missing), tuple(unexpected), other)
     return lm
 
 
-def _check_settings(spec: Any, config: Mapping[str, Any], where: str) -> None:
-    """What no shape shows must agree: heads, norms, rotary frequencies."""
+def check_settings(spec: Any, where: str | Path) -> None:
+    """Refuse a language model that differs from a backbone in what no shape shows: heads, norms, rotary frequencies.
+
+    Raises:
+        CheckpointError: it does, or no language model is there.
+    """
+    config = _config(where)
     if config.get("model_type") != spec.model_type:
         raise CheckpointError(
             f"{where} is of the family {config.get('model_type')}, the backbone of {spec.model_type}; "
             "take the backbone that plain_llm gives"
         )
-    theirs = type(spec).from_config(config)
+    theirs = _family(config, where).from_config(config)
     differing = {
         f.name: (getattr(theirs, f.name), getattr(spec, f.name))
-        for f in fields(spec)
+        for f in fields(theirs)
         if f.name not in OWN and not _equal(getattr(theirs, f.name), getattr(spec, f.name))
     }
     # a head width that follows from the others may be said or left out
