@@ -179,6 +179,9 @@ def test_list_as_json_and_filters(run: Run) -> None:
     assert all("vicuna15" in e["backbone"].lower().replace(" ", "").replace("-", "").replace(".", "") for e in found)
     own = next(e for e in found if e["slug"] == "llava-1.5")
     assert own["here"] is True and own["modalities"] == ["image", "text"] and own["type"] == "A1"
+    everything = json.loads(run("list", "--json")[1])
+    assert {row.slug for row in survey.rows()} <= {e["slug"] for e in everything} and len(survey.rows()) == 99
+    assert all(bool(e["stamps"]) is e["here"] for e in everything)
     _, out, _ = run("list", "--here", "--json")
     assert {e["slug"] for e in json.loads(out)} == set(index.names("systems"))
     _, out, _ = run("list", "--input-type", "B", "--output-type", "3", "--json")
