@@ -197,6 +197,8 @@ def test_show(run: Run) -> None:
     ):  # fmt: skip
         assert line in out
     assert "13.4 G" in run("show", "llava-1.5:13b")[1]
+    out = run("show", "slam-asr")[1]
+    assert "  30 s  299 in 1 view\n" in out and "  95 s  599 in 1 view, 60 s are heard\n" in out
 
 
 def test_show_as_json_is_the_declaration(run: Run) -> None:

@@ -72,3 +72,9 @@ def memory_size(number: float) -> str:
         if number >= size:
             return f"{number / size:.{1 if number < 100 * size else 0}f} {unit}"
     return f"{number:g} B"
+
+
+def taken(positions: int, views: int, seconds: float = 0.0, heard: float = 0.0) -> str:
+    """What a medium takes: "576 in 1 view"; of a sound also how many of its seconds are heard, where not all are."""
+    cut = f", {heard:.3g} s are heard" if heard < 0.999 * seconds else ""
+    return f"{positions:,} in {views} view{'s'[: views > 1]}{cut}"

@@ -129,15 +129,16 @@ def _show(found: dict[str, Any], text: int, documents: int) -> None:
 
 
 def _medium(medium: dict[str, Any]) -> tuple[str, str]:
+    from omniform.cli.output import taken
+
     seconds = medium["samples"] / medium["rate"] if "samples" in medium else 0.0
     if seconds:
         size = f"{seconds:g} s"
     else:
         size = f"{medium['width']} x {medium['height']}" + (f" x {medium['frames']}" if medium["frames"] > 1 else "")
         size += f" at {medium['fps']:g}/s" if "fps" in medium else ""
-    views = f"{medium['views']} view{'s'[: medium['views'] > 1]}"
-    cut = f", {medium['heard']:.3g} s are heard" if seconds and medium["heard"] < 0.999 * seconds else ""
-    return f"{medium['modality']} {size}", f"{medium['positions']:,} in {views}{cut}"
+    words = taken(medium["positions"], medium["views"], seconds, medium.get("heard", 0.0))
+    return f"{medium['modality']} {size}", words
 
 
 def _memory(memory: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from omniform.geometry import MediaSize, Plan
     from omniform.spec import Stage, System
 
 SIZES = ((336, 336), (640, 480), (1024, 768), (800, 2000))
@@ -104,12 +105,16 @@ def _positions(system: System, modality: str) -> dict[str, str]:
     sizes = {f"{w} x {h}": MediaSize(width=w, height=h) for w, h in SIZES}
     if modality == "audio":
         sizes = {f"{s} s": MediaSize(samples=s * RATE, rate=RATE) for s in SECONDS}
-    entry = system.read(modality)
     plans = {name: system.plan(modality, size) for name, size in sizes.items()}
-    return {
-        size: f"{entry.positions(plan):,} in {len(plan.views)} view{'s'[: len(plan.views) > 1]}"
-        for size, plan in plans.items()
-    }
+    return {name: _taken(system, modality, sizes[name], plan) for name, plan in plans.items()}
+
+
+def _taken(system: System, modality: str, size: MediaSize, plan: Plan) -> str:
+    from omniform.cli.output import taken
+    from omniform.cost.report import heard
+
+    seconds = size.seconds if size.samples else 0.0
+    return taken(system.read(modality).positions(plan), len(plan.views), seconds, heard(size, plan))
 
 
 def _stage(stage: Stage) -> str:
