@@ -137,9 +137,11 @@ class Lmm(nn.Module):
         dim, outputs = system.backbone.dim, system.outputs
         self.outputs = nn.ModuleDict({m: o.build(**o.widths(dim, system.inputs)) for m, o in outputs.items()})
         made = {modality: decoder.generator for modality, decoder in outputs.items()}
-        self.diffusion = nn.ModuleDict({modality: model.build() for modality, model in made.items() if model})
-        for modality, model in self.diffusion.items():
-            self.part(f"{modality}.decoder").attach(model)
+        self.diffusion = nn.ModuleDict()
+        for modality, spec in ((modality, spec) for modality, spec in made.items() if spec):
+            stage = {"codec": self.codecs[modality]} if spec.first_stage else {}
+            self.diffusion[modality] = spec.build(**stage)
+            self.part(f"{modality}.decoder").attach(self.diffusion[modality])
         for modality, looks in ((modality, decoder.looks) for modality, decoder in outputs.items()):
             if looks:
                 self.part(f"{modality}.decoder").look(self.stream(looks).encoder)
@@ -243,7 +245,8 @@ class Lmm(nn.Module):
         """Prefixes, in a part, of parameters that its output does not depend on."""
         if path.endswith(".connector"):
             return tuple(prefix for prefix, _ in self.stream(path.split(".")[0]).spec.connector.idle())
-        return tuple(self.part(path).idle()) if path.endswith((".encoder", ".fusion")) or path == "backbone" else ()
+        told = path.endswith((".encoder", ".fusion", ".diffusion")) or path == "backbone"
+        return tuple(self.part(path).idle()) if told else ()
 
     def _prefix(self, path: str) -> str:
         if path.startswith("backbone"):

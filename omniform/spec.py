@@ -122,9 +122,10 @@ class System:
 
     @property
     def codecs(self) -> Mapping[str, Codec]:
-        """Modality -> codec, of what enters or leaves as codes, in the vocabulary or along with words."""
-        along = {m: output.codec for m, output in self.told_along.items()}
-        return FrozenMap({**{m: self.coded(m).codec for m in self.tokenised}, **along})
+        """Modality -> codec, of what enters or leaves as codes, and what a diffusion model makes the features of."""
+        made = {m: o.generator.first_stage for m, o in self.outputs.items() if o.generator}
+        coded = {m: self.coded(m).codec for m in self.tokenised} | {m: o.codec for m, o in self.told_along.items()}
+        return FrozenMap({**{m: codec for m, codec in made.items() if codec}, **coded})
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -199,8 +200,7 @@ class System:
         found.update({f"{modality}.codec": codec for modality, codec in self.codecs.items()})
         found["backbone"] = self.backbone
         found.update({f"{modality}.decoder": decoder for modality, decoder in self.outputs.items()})
-        generators = {m: decoder.generator for m, decoder in self.outputs.items()}
-        found.update({f"{modality}.diffusion": model for modality, model in generators.items() if model})
+        found.update({f"{m}.diffusion": output.generator for m, output in self.outputs.items() if output.generator})
         return found
 
     def plan(self, modality: str, media: MediaSize) -> Plan:
@@ -350,10 +350,11 @@ def _check_codecs(system: System) -> None:
     for modality, codec in system.codecs.items():
         if codec.modality != modality:
             raise SpecError(f"{system.slug}: {type(codec).__name__} codes {codec.modality}, but stands at {modality!r}")
-    for modality, output in system.outputs.items():
-        made = output.generator
-        if made and made.modality != modality:
+    for modality, made in ((m, output.generator) for m, output in system.outputs.items() if output.generator):
+        if made.modality != modality:
             raise SpecError(f"{system.slug}: {type(made).__name__} makes {made.modality}, but stands at {modality!r}")
+        if made.first_stage not in (None, system.codecs.get(modality)):
+            raise SpecError(f"{system.slug}: {made.title} is on another codec than {modality} has codes of; use one")
 
 
 def _check_scales(system: System, who: str, modality: str, views: Views) -> None:

@@ -55,6 +55,12 @@ class Codec(Part):
         return None
 
     @property
+    def feature_dim(self) -> int:
+        """Channels of the map that it compares with its codebook, one row for each code; its module gives the map of a
+        batch of media (`features`), and the codes of such maps (`nearest`). 0: it has none."""
+        return 0
+
+    @property
     def size(self) -> Grid:
         """Extent that its geometry was made for."""
         raise NotImplementedError
@@ -101,7 +107,8 @@ class Diffusion(Part):
     """A diffusion model that makes one medium of a condition, and the condition that words would give.
 
     Its module: `condition(texts)` is what its own text encoder gives, (texts, positions, width); `noise_loss(condition,
-    views)` how well the noise in media is told (one value each), `render(condition, ...)` a medium.
+    views)` how well the noise in media is told (one value each), `render(condition, ...)` a medium; `idle()` gives
+    prefixes of parameters that the noise loss does not reach, and that do not learn.
 
     Attributes:
         guidance: published scale of classifier-free guidance.
@@ -112,8 +119,16 @@ class Diffusion(Part):
     released: ClassVar[Rules] = ()
     """Key rules of the family's directories as diffusers writes them: component/key."""
 
+    words: ClassVar[bool] = True
+    """Whether it has a text encoder; without one the only words that have a condition are none."""
+
     guidance: float
     steps: int
+
+    @property
+    def first_stage(self) -> Codec | None:
+        """The codec whose features it makes, where that is a part of its own (arXiv:2112.10752 section 3.1)."""
+        return None
 
     @property
     def positions(self) -> int:
@@ -135,6 +150,11 @@ class Diffusion(Part):
         return Sight(size=self.size, mean_rgb=(127, 127, 127), cells=lambda size: size)
 
     def num_params(self) -> int:
+        """Parameters, without those of a first stage."""
+        raise NotImplementedError
+
+    def learnable_params(self) -> int:
+        """Parameters that learn: the denoiser's."""
         raise NotImplementedError
 
 

@@ -68,7 +68,7 @@ def _learns(system: System, stage: Stage, item: Learn) -> int:
         return output.num_params(**output.widths(dim, system.inputs))
     if kind in ("codec", "diffusion"):
         part: Any = system.parts()[item.part]
-        return int(part.num_params())
+        return int(part.num_params() if kind == "codec" else part.learnable_params())
     entry = system.continuous(modality)
     if kind == "encoder":
         return entry.encoder.learnable_params(item.first_layer)

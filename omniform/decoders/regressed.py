@@ -38,6 +38,8 @@ class Regressed(OutputDecoder):
             caption would give; "squares": mean squared error; "cosine": one minus the cosine; "noise": diffusion's own
             loss, through the diffusion model.
         diffusion: what the condition is for.
+        dropped: share of media whose condition gives way to that of no words while the diffusion model learns, which
+            guidance leads away from (arXiv:2207.12598 section 3.2).
         views: how a medium becomes what "noise" sees.
         rendered: whether the diffusion model is built; without it the condition is all that comes out.
     """
@@ -52,6 +54,7 @@ class Regressed(OutputDecoder):
     head: Connector
     losses: Mapping[str, float] = FrozenMap(distance=1.0)
     diffusion: Diffusion
+    dropped: float = 0.0
     views: Views | None = None
     rendered: bool = True
 
@@ -64,6 +67,14 @@ class Regressed(OutputDecoder):
                 raise unknown("loss of a condition", name, (*MATCHES, NOISE))
         if NOISE in self.losses and self.views is None:
             raise SpecError(f"loss {NOISE!r} sees the medium: say how it becomes a picture of one size (views)")
+        matched = [name for name in self.losses if name in MATCHES]
+        if matched and not self.diffusion.words:
+            raise SpecError(
+                f"losses {', '.join(matched)} compare with the condition of a caption, but {self.diffusion.title} "
+                f"reads no words; use {NOISE!r}"
+            )
+        if not 0 <= self.dropped < 1:
+            raise SpecError(f"dropped {self.dropped} is no share of media; give at least 0 and less than 1")
         if self.given > self.diffusion.positions:
             raise SpecError(
                 f"{type(self.head).__name__} gives {self.given} positions, but {self.diffusion.title} reads "

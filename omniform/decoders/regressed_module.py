@@ -49,12 +49,13 @@ class RegressedModule(nn.Module):
     def loss(self, backbone: Any, hidden: Float[Tensor, "n dim"], batch: Batch) -> Loss:
         """The weighted losses of each medium, summed, and the number of media.
 
-        Without media the head runs on nothing, so that everything that learns has a gradient.
+        Without media the head runs on nothing, so that everything that learns has a gradient, diffusion included.
         """
         signals = next(iter(batch.signals.values()), None)
         if signals is None:
             idle = self.head(Features(hidden.new_zeros(1, len(self.spec.tokens), self.dim), (len(self.spec.tokens),)))
-            return Loss(0 * idle.values.sum() + 0 * hidden.sum(), hidden.new_zeros(()))
+            made = [p.sum() for model in self._attached for p in model.parameters() if p.requires_grad]
+            return Loss(0 * sum(made, idle.values.sum() + hidden.sum()), hidden.new_zeros(()))
         condition = self.condition(backbone, hidden[self.taken(signals)], batch.ids[signals.at])
         values = [weight * self._loss(name, condition, signals) for name, weight in self.spec.losses.items()]
         return Loss.of_documents(torch.stack(values).sum(0))
@@ -72,8 +73,7 @@ class RegressedModule(nn.Module):
             guidance: its scale; 0 is the published one.
             steps: denoising steps; 0 is the published number.
         """
-        diffusion = self.spec.diffusion
-        given = F.pad(condition, (0, 0, 0, diffusion.positions - condition.shape[1]))
+        diffusion, given = self.spec.diffusion, self._filled(condition)
         nothing = self.diffusion.condition([""]).to(given.dtype)
         return self.diffusion.render(given, nothing, random, guidance or diffusion.guidance, steps or diffusion.steps)[
             0
@@ -105,12 +105,24 @@ class RegressedModule(nn.Module):
         read = hidden + backbone.embed(ids) if self.spec.embedded else hidden
         return self.head(Features(read, (read.shape[1],))).values
 
+    def _filled(self, condition: Float[Tensor, "media given width"]) -> Float[Tensor, "media positions width"]:
+        """The condition with zeros behind it, as long as the diffusion model reads."""
+        return F.pad(condition, (0, 0, 0, self.spec.diffusion.positions - condition.shape[1]))
+
+    def _some_dropped(
+        self, condition: Float[Tensor, "media positions width"]
+    ) -> Float[Tensor, "media positions width"]:
+        """The condition, of some media that of no words, where the diffusion model learns."""
+        if not self.spec.dropped or not self.diffusion.training:
+            return condition
+        dropped = torch.rand(len(condition), 1, 1, device=condition.device) < self.spec.dropped
+        return torch.where(dropped, self.diffusion.condition([""]).to(condition.dtype), condition)
+
     def _loss(
         self, name: str, condition: Float[Tensor, "media positions width"], signals: SignalBatch
     ) -> Float[Tensor, " media"]:
         if name == NOISE:
-            given = F.pad(condition, (0, 0, 0, self.spec.diffusion.positions - condition.shape[1]))
-            return self.diffusion.noise_loss(given, torch.cat(signals.views))
+            return self.diffusion.noise_loss(self._some_dropped(self._filled(condition)), torch.cat(signals.views))
         return LOSSES[name](condition.float(), self.target(signals).float())
 
 

@@ -159,6 +159,9 @@ class AudioLdm(Diffusion):
     def num_params(self) -> int:
         return self.unet_params() + self.vae_params() + self.text_params() + self.vocoder_params()
 
+    def learnable_params(self) -> int:
+        return self.unet_params()
+
     def unet_params(self) -> int:
         """Parameters of the UNet."""
         first, time = self.channels[0], 4 * self.channels[0]

@@ -48,6 +48,10 @@ class AudioLdmModule(nn.Module):
         if (folder / "vae" / "config.json").is_file():
             self.vae.register_to_config(scaling_factor=AutoencoderKL.load_config(folder / "vae")["scaling_factor"])
 
+    def idle(self) -> tuple[str, ...]:
+        """Prefixes of what does not learn."""
+        return "vae.", "text_encoder.", "vocoder."
+
     def condition(self, texts: Sequence[str]) -> Float[Tensor, "texts 1 width"]:
         """The text encoder's embedding, scaled to length one."""
         ids = self.words(texts).to(self.unet.device)

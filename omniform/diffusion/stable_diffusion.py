@@ -152,6 +152,9 @@ class StableDiffusion(Diffusion):
     def num_params(self) -> int:
         return self.unet_params() + self.vae_params() + self.text_params()
 
+    def learnable_params(self) -> int:
+        return self.unet_params()
+
     def unet_params(self) -> int:
         """Parameters of the UNet."""
         first, time = self.channels[0], 4 * self.channels[0]

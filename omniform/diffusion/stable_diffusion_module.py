@@ -39,6 +39,10 @@ class StableDiffusionModule(nn.Module):
         if self.spec.tokens == "released":
             self.words = Released.of(folder, self.spec.positions)
 
+    def idle(self) -> tuple[str, ...]:
+        """Prefixes of what does not learn."""
+        return "vae.", "text_encoder."
+
     def condition(self, texts: Sequence[str]) -> Float[Tensor, "texts positions width"]:
         """What the text encoder gives: its last hidden states, normed."""
         return self.text_encoder(self.words(texts).to(self.unet.device))[0]
