@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from omniform import index
+from omniform.codecs.vqgan import VqGan
 from omniform.connectors.query_transformer import QueryTransformer
 from omniform.decoders.regressed import Regressed
 from omniform.decoders.text import Text
 from omniform.diffusion.audio_ldm import AUDIO_LDM_L
+from omniform.diffusion.codec_unet import CodecUnet
 from omniform.diffusion.stable_diffusion import (
     OLD_NAMES,
     STABLE_DIFFUSION_1_5,
@@ -32,12 +34,16 @@ from omniform.training.weights import load_parts
 from omniform.writing import Diffusion
 
 PICTURES: tuple[Diffusion, ...] = (STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1)
-EXAMPLES = (*PICTURES, ZEROSCOPE_576W, AUDIO_LDM_L)
+EXAMPLES = (*PICTURES, ZEROSCOPE_576W, AUDIO_LDM_L, CodecUnet(codec=VqGan(entries=512)))
+
+
+def stages(spec: Diffusion) -> dict[str, Any]:
+    return {"codec": spec.first_stage.build().eval()} if spec.first_stage else {}
 
 
 def built(spec: Diffusion) -> Any:
     torch.manual_seed(0)
-    return spec.build().eval()
+    return spec.build(**stages(spec)).eval()
 
 
 def test_every_model_has_an_example() -> None:
@@ -57,8 +63,12 @@ def test_full_sizes_are_those_published() -> None:
 def test_contract(spec: Diffusion, size: Any) -> None:
     small = spec.shrunk(size)
     with torch.device("meta"):
-        module = small.build()
-    assert sum(p.numel() for p in module.parameters()) == small.num_params()
+        module = small.build(**stages(small))
+    counts = {name: p.numel() for name, p in module.named_parameters()}
+    assert sum(counts.values()) == small.num_params()
+    learns = {name: number for name, number in counts.items() if not name.startswith(module.idle())}
+    assert sum(learns.values()) == small.learnable_params()
+    assert all(name.startswith(("unet.", "nothing")) for name in learns)
     assert small.modality == spec.modality and small.guidance == spec.guidance
 
 

@@ -15,6 +15,7 @@ from omniform import index
 from omniform.backbones.llama import LLAMA_7B
 from omniform.batch import Batch, Loss, SignalBatch, Told, Tree
 from omniform.codecs.units import MHUBERT_KM1000
+from omniform.codecs.vqgan import VqGan
 from omniform.connectors.linear import Linear
 from omniform.connectors.query_transformer import QueryTransformer
 from omniform.decoders.codes import Codes
@@ -22,6 +23,7 @@ from omniform.decoders.ctc_units import CtcUnits
 from omniform.decoders.regressed import Regressed
 from omniform.decoders.retrieved import Retrieved
 from omniform.decoders.text import Text
+from omniform.diffusion.codec_unet import CodecUnet
 from omniform.diffusion.stable_diffusion import STABLE_DIFFUSION_1_5
 from omniform.fusion.splice import Splice
 from omniform.parts import OutputDecoder
@@ -38,6 +40,14 @@ FEATURES: tuple[Regressed, ...] = (
     REGRESSED,
     REGRESSED.but(losses={"squares": 0.5, "cosine": 2.0}, taken="before", embedded=False),
     REGRESSED.but(losses={"noise": 1.0}, views=Fixed(fit="crop")),
+    Regressed(
+        tokens=("<a>", "<b>"),
+        head=QueryTransformer(positions=4),
+        losses={"noise": 1.0},
+        dropped=0.25,
+        diffusion=CodecUnet(name="SD", codec=VqGan(), draws=3),
+        views=Fixed(fit="squash"),
+    ).shrunk("tiny"),
     Retrieved(tokens=("<a>", "<b>"), head=REGRESSED.head, diffusion=REGRESSED.diffusion, shared=5),
 )
 """Outputs that give conditions."""
@@ -70,7 +80,8 @@ def built(spec: OutputDecoder) -> Any:
     """A decoder, with the diffusion model that it is for, and the encoder that its losses look through."""
     decoder = spec.build(**widths(spec))
     if spec.generator:
-        decoder.attach(spec.generator.build())
+        stage = spec.generator.first_stage
+        decoder.attach(spec.generator.build(**({"codec": stage.build()} if stage else {})).eval())
     if spec.looks:
         decoder.look(CLIP.build())
     return decoder

@@ -71,6 +71,10 @@ class VqGan(ImageCodec):
         return self.entries
 
     @property
+    def feature_dim(self) -> int:
+        return self.dim
+
+    @property
     def size(self) -> Grid:
         return self.image, self.image
 

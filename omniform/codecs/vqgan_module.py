@@ -168,7 +168,12 @@ class VqGanModule(nn.Module):
 
     def encode(self, pixels: Float[Tensor, "n 3 height width"]) -> Int[Tensor, "n codes"]:
         """Codes, row-major."""
-        return self.quantize.nearest(self.features(pixels).flatten(2).transpose(1, 2))
+        return self.nearest(self.features(pixels))
+
+    def nearest(self, features: Float[Tensor, "n dim h w"]) -> Int[Tensor, "n codes"]:
+        """Codes of the entries nearest to features, row-major."""
+        cells = features.to(self.quant_conv.weight.dtype).flatten(2).transpose(1, 2)
+        return self.quantize.nearest(cells)
 
     def entries(self, codes: Int[Tensor, "n codes"], grid: Grid) -> Float[Tensor, "n dim h w"]:
         """Codebook entries of codes, as a map."""
