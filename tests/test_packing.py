@@ -1,11 +1,11 @@
-"""What samples have in common is read once: an opening of all, trunks of those about the same media."""
+"""What samples have in common is read once: an opening of all, trunks of those about the same media, branches."""
 
 import numpy as np
 import pytest
 import torch
 
 from omniform.data.document import Media
-from omniform.data.packing import opening_length, pack
+from omniform.data.packing import likeness, opening_length, pack
 from omniform.data.processor import MediaItem, Sample
 from omniform.geometry import Plan
 
@@ -51,6 +51,22 @@ def test_words_of_an_opening_count_as_often_as_they_are_learned():
 
 def test_one_trunk_holds_its_own_opening():
     assert nodes(A1, A2)[1] == [(0, 22, -1), (22, 24, 0), (24, 27, 0)]
+
+
+def test_neighbours_share_as_far_as_they_agree():
+    a, b, c = (
+        sample([*WORDS, 0, 0, 30, *ids], "a.png", (20, 21), learn=(23, 24)) for ids in ((31, 32), (31, 33), (34, 35))
+    )
+    batch, tree = nodes(a, b, c, a)
+    assert tree == [
+        (0, 23, -1), (23, 24, 0), (24, 25, 1), (25, 26, 1), (26, 28, 0), (28, 30, 0),
+    ]  # fmt: skip
+    assert batch.following == (25,) * 4
+    said = zip(batch.predict_at.tolist(), batch.targets.tolist(), batch.weights.tolist(), strict=True)
+    assert list(said) == [(22, 31, 2), (23, 32, 1), (23, 33, 1), (22, 34, 1), (26, 35, 1), (22, 31, 1), (28, 32, 1)]
+    assert nodes(*sorted((a, b, c, a), key=likeness))[1] == [
+        (0, 23, -1), (23, 24, 0), (24, 25, 1), (25, 26, 1), (26, 27, 1), (27, 29, 0),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

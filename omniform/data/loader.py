@@ -18,7 +18,7 @@ from omniform.batch import Batch
 from omniform.codecs.families import AudioCodec
 from omniform.data.dataset import Dataset
 from omniform.data.media import frames_of, views_of
-from omniform.data.packing import pack
+from omniform.data.packing import likeness, pack
 from omniform.data.processor import Aim, MediaItem, Processor, Sample
 from omniform.data.sound import samples_of, waveforms_of
 from omniform.data.stored import MediaError
@@ -162,7 +162,7 @@ class Loader:
     def step(self, numbers: Sequence[int]) -> Step:
         """The packed batches of some documents."""
         skipped, truncated = self.counts.skipped_media, self.counts.truncated
-        samples = [s for s in map(self._sample, numbers) if s is not None]
+        samples = sorted((s for s in map(self._sample, numbers) if s is not None), key=likeness)
         skipped, truncated = self.counts.skipped_media - skipped, self.counts.truncated - truncated
         micro = tuple(pack(group, self._load, trees=self.trees) for group in self._split(samples))
         weight = float(sum(b.weights.sum() for b in micro))

@@ -1,13 +1,14 @@
-"""Samples -> one packed batch: samples about the same media share one trunk, each goes on as a branch of its own.
+"""Samples -> one packed batch: samples about the same media share one trunk, and branches of it as far as they agree.
 
 Below all trunks lie the words that every sample opens with. Loss and gradients equal the computation of every sample
-alone; media are encoded, and trunks are read, once.
+alone; media are encoded, and what samples have in common is read, once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -52,18 +53,24 @@ class _Draft:
         self.outputs.append(_outputs(first, start + learned))
         return len(self.nodes) - 1
 
-    def tell(self, sample: Sample, places: Ids) -> None:
-        """What a sample tells besides text: media told along with its words, media that signals stand for.
-
-        Args:
-            places: flat position of each of its positions.
-        """
+    def tell(self, sample: Sample, node: int) -> None:
+        """What a sample that ends with a node tells besides text: media told along with its words, media that signals
+        stand for."""
+        if not sample.told and not sample.aims:
+            return
+        places = self._places(node)
         for item in sample.told:
             told = Told(torch.from_numpy(places[item.at]), torch.from_numpy(item.codes))
             self.told.setdefault(item.modality, []).append(told)
         for aim in (aim for aim in sample.aims if aim.learn):
             moved = aim.moved(int(places[aim.first]) - aim.first)  # signals of one medium lie in one node
             self.aims.setdefault(aim.modality, []).append((moved, int(places[aim.first - 1])))
+
+    def _places(self, node: int) -> Ids:
+        """Flat positions of the chain that ends with a node."""
+        start, stop, above = self.nodes[node]
+        own = np.arange(start, stop)
+        return own if above < 0 else np.concatenate([self._places(above), own])
 
 
 def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
@@ -112,6 +119,11 @@ def _families(samples: Sequence[Sample], trees: bool) -> list[list[Sample]]:
     return list(families.values())
 
 
+def likeness(sample: Sample) -> tuple[tuple[str, ...], bytes]:
+    """What samples are sorted by so that neighbours share most when they are packed: media, then ids."""
+    return sample.media_keys, sample.ids.tobytes()
+
+
 def shared_length(samples: Sequence[Sample]) -> int:
     """Leading positions that all samples have in common; every sample keeps at least one, and signals, of its own."""
     first = samples[0]
@@ -141,26 +153,35 @@ def opening_length(samples: Sequence[Sample]) -> int:
 def _add_family(draft: _Draft, samples: list[Sample], done: int, above: int) -> None:
     """Samples about the same media, whose first `done` positions are the node `above`."""
     first = samples[0]
-    trunk = shared_length(samples) if len(samples) > 1 else len(first)
     last_media = max((item.last for item in (*first.media, *first.coded)), default=-1)
-    if len(samples) > 1 and trunk <= last_media:
+    if len(samples) > 1 and shared_length(samples) <= last_media:
         for sample in samples:  # nothing worth sharing: the media themselves stand after the first difference
             _add_family(draft, [sample], done, above)
         return
-    draft.following += (sample.next_position for sample in samples)
     for item in first.media:
         draft.media.setdefault(item.modality, []).append(item.moved(draft.length - done))
-    places = np.concatenate([np.arange(done), np.arange(draft.length, draft.length + trunk - done)])
-    cut = first.prompt or trunk
-    node = draft.segment(samples, done, cut, above)
-    if first.prompt:
-        draft.segment(samples, cut, trunk, node)
-    if len(samples) == 1:
-        draft.tell(first, places)
-    for sample in samples if len(samples) > 1 else ():
-        branch = np.arange(draft.length, draft.length + len(sample) - trunk)
-        draft.segment([sample], trunk, len(sample), node)
-        draft.tell(sample, np.concatenate([places, branch]))
+    _grow(draft, samples, done, above)
+
+
+def _grow(draft: _Draft, samples: Sequence[Sample], done: int, above: int) -> None:
+    """What samples add to the node `above`, which ends with their first `done` positions."""
+    for group, stop in _alike(samples, done):
+        first = group[0]
+        if len(group) > 1:
+            _grow(draft, group, stop, draft.segment(group, done, stop, above))
+            continue
+        read = first.prompt or done
+        node = draft.segment(group, done, read, above) if read > done else above
+        draft.tell(first, draft.segment(group, read, stop, node))
+        draft.following.append(first.next_position)
+
+
+def _alike(samples: Sequence[Sample], done: int) -> Iterator[tuple[Sequence[Sample], int]]:
+    """Neighbours that go on alike after `done` positions, and how far; others alone, to their end."""
+    for _, members in groupby(samples, key=lambda sample: sample.ids[done : done + 1].tolist()):
+        group = list(members)
+        stop = shared_length(group) if len(group) > 1 else done
+        yield from [(group, stop)] if stop > done else (([sample], len(sample)) for sample in group)
 
 
 def _outputs(sample: Sample, at: Ids) -> Ids:

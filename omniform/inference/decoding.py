@@ -61,17 +61,17 @@ class Place:
         Args:
             following: position id of what follows each document.
         """
-        trunks: dict[int, Columns] = {}
+        nodes, ends, columns = tree.nodes, list[int](), list[Columns]()  # of each node's whole chain
+        for start, stop, above in nodes:
+            ends.append(stop - start + (ends[above] if above >= 0 else 0))
+            columns.append(np.concatenate([*columns[above : above + 1], np.arange(start, stop)]))
         places = []
         for leaf, after in zip(tree.leaves, following, strict=True):
-            *above, last = tree.path(leaf)
-            if last.parent not in trunks:
-                trunks[last.parent] = np.concatenate([np.arange(0), *(np.arange(n.start, n.stop) for n in above)])
-            trunk, own = trunks[last.parent], np.arange(last.start, last.stop)
-            family: Hashable = last.parent
-            if len(trunk) < len(own):  # side by side, long rows cost more than a trunk that is copied
-                family, trunk, own = ("alone", leaf), trunk[:0], np.concatenate([trunk, own])
-            places.append(Place(0, family, trunk, own, after, last.stop - 1))
+            family = leaf  # side by side, long rows cost more than a trunk that is copied
+            while nodes[family].parent >= 0 and 2 * ends[nodes[family].parent] >= ends[leaf]:
+                family = nodes[family].parent
+            trunk = columns[family] if family != leaf else np.arange(0)
+            places.append(Place(0, family, trunk, columns[leaf][len(trunk) :], after, nodes[leaf].stop - 1))
         return places
 
 
