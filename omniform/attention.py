@@ -119,13 +119,13 @@ def _seen(mask: Tensor | None, queries: int, keys: int, device: torch.device) ->
 
 def _additive(
     seen: Bool[Tensor, "*rows queries keys"],
-    back: Int[Tensor, "*rows queries keys"],
+    back: Int[Tensor, "*rows queries keys"] | None,
     slopes: Slopes | None,
     like: Tensor,
 ) -> Tensor:
-    """0 or the slope's share where a key is seen, -inf elsewhere."""
+    """0 or the slope's share where a key is seen, -inf elsewhere; `back` says how far keys lie back."""
     bias = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
-    if slopes is not None:
+    if slopes is not None and back is not None:
         bias = -torch.tensor(slopes, device=like.device)[:, None, None] * back
     return bias.masked_fill(~seen, float("-inf")).to(like.dtype)
 
@@ -223,10 +223,10 @@ def _pieces(tree: Tree, limb: Limb, window: int | None, slopes: Slopes | None, l
     causal = trunk if slopes is None and (window is None or trunk <= window) else limb.before
     pieces = [Piece((0, causal), causal, None)] if causal > limb.before else []
     if causal < len(at):
-        depth = tree.depth[at]
-        seen, back = tree.mask(at, window)[causal:], depth[causal:, None] - depth[None, :]
-        mask = _additive(seen.to(like.device), back.to(like.device), slopes, like)
-        pieces.append(Piece((causal, len(at)), len(at), mask.view(1, -1, *seen.shape)))
+        seen, depth = tree.mask(at, window, causal).to(like.device), tree.depth[at].to(like.device)
+        back = None if slopes is None else depth[causal:, None] - depth
+        mask = _additive(seen, back, slopes, like).view(1, -1, *seen.shape)
+        pieces.append(Piece((causal, len(at)), len(at), mask))
     return pieces
 
 

@@ -126,16 +126,16 @@ class Tree:
         lengths = chains.double() @ torch.tensor([float(n.stop - n.start) for n in self.nodes]).double()
         return (chains.to(sums) @ sums) / lengths[:, None].to(sums)
 
-    def mask(self, at: Int[Tensor, " n"] | None = None, window: int | None = None) -> Tensor:
+    def mask(self, at: Int[Tensor, " n"] | None = None, window: int | None = None, first: int = 0) -> Tensor:
         """[n, n] bool over these positions (all), in order: True where the row may attend to the column.
 
-        With `window` only the last `window` positions of the chain are seen.
+        With `window` only the last `window` positions of the chain are seen. Rows before `first` are left out.
         """
         at = torch.arange(self.length) if at is None else at
         node, depth = self.node_of[at], self.depth[at]
         order = torch.arange(len(node))
-        seen = self.ancestors[node][:, node] & (order[None, :] <= order[:, None])
-        return seen if window is None else seen & (depth[:, None] - depth[None, :] < window)
+        seen = self.ancestors[node[first:]][:, node] & (order <= order[first:, None])
+        return seen if window is None else seen & (depth[first:, None] - depth < window)
 
     def path(self, node: int) -> list[Node]:
         """The chain from the root to a node: one whole document."""

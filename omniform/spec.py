@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, cast
 
 from omniform.change import changed
@@ -108,14 +109,14 @@ class System:
             raise SpecError(f"{self.slug} has no codec of {modality}: neither its input nor its output names one")
         return Coded(codec=codec, span=span)
 
-    @property
+    @cached_property
     def tokenised(self) -> tuple[str, ...]:
         """Modalities that enter or leave as tokens of a codec."""
         entering = [m for m, e in self.inputs.items() if isinstance(e, Discrete)]
         leaving = [m for m, o in self.outputs.items() if o.form == "discrete"]
         return tuple(dict.fromkeys((*entering, *leaving)))
 
-    @property
+    @cached_property
     def told_along(self) -> Mapping[str, ToldAlong]:
         """Modality -> output, of media that are told along with the words of an answer."""
         return FrozenMap({m: o for m, o in self.outputs.items() if isinstance(o, ToldAlong)})
@@ -127,7 +128,7 @@ class System:
         coded = {m: self.coded(m).codec for m in self.tokenised} | {m: o.codec for m, o in self.told_along.items()}
         return FrozenMap({**{m: codec for m, codec in made.items() if codec}, **coded})
 
-    @property
+    @cached_property
     def written(self) -> tuple[str, ...]:
         """Modalities besides text that it can write."""
         return tuple(m for m, o in self.outputs.items() if o.form == "discrete" or o.generator)

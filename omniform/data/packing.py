@@ -6,7 +6,7 @@ alone; media are encoded, and what samples have in common is read, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -19,6 +19,7 @@ from omniform.data.processor import Aim, Ids, MediaItem, Sample
 
 Load = Callable[[MediaItem], Tensor]
 """Reads one medium's views, as `batch.MediaBatch` holds them."""
+NONE = np.arange(0)
 WORTH_SHARING = 16
 """Positions that documents about different media must open with alike for them to be read once."""
 
@@ -45,13 +46,19 @@ class _Draft:
         self.positions.append(first.positions[..., start:stop])
         self.nodes.append(Node(at, at + stop - start, parent))
         self.length += stop - start
+        if any(sample.learn[start:stop].any() for sample in samples):
+            self._learn(samples, start, stop)
+        return len(self.nodes) - 1
+
+    def _learn(self, samples: Sequence[Sample], start: int, stop: int) -> None:
+        """What samples learn of the last node, which holds these positions of theirs."""
+        first, (at, _, parent) = samples[0], self.nodes[-1]
         counts = np.sum([s.learn[start:stop] for s in samples], axis=0)
         learned = np.flatnonzero(counts) if parent >= 0 else np.flatnonzero(counts[1:]) + 1
         self.at.append(np.where(learned == 0, self.nodes[parent].stop - 1, at + learned - 1))
         self.targets.append(first.ids[start + learned])
         self.weights.append(counts[learned])
         self.outputs.append(_outputs(first, start + learned))
-        return len(self.nodes) - 1
 
     def tell(self, sample: Sample, node: int) -> None:
         """What a sample that ends with a node tells besides text: media told along with its words, media that signals
@@ -99,10 +106,12 @@ def pack(samples: Sequence[Sample], load: Load, *, trees: bool = True) -> Batch:
         positions=torch.from_numpy(np.concatenate(draft.positions, axis=-1)),
         tree=Tree(tuple(draft.nodes)),
         media={m: _media_batch(items, load) for m, items in draft.media.items()},
-        predict_at=torch.from_numpy(np.concatenate(draft.at)),
-        targets=torch.from_numpy(np.concatenate(draft.targets)),
-        weights=torch.from_numpy(np.concatenate(draft.weights).astype(np.float32)),
-        outputs=None if all(s.outputs is None for s in samples) else torch.from_numpy(np.concatenate(draft.outputs)),
+        predict_at=torch.from_numpy(np.concatenate([NONE, *draft.at])),
+        targets=torch.from_numpy(np.concatenate([NONE, *draft.targets])),
+        weights=torch.from_numpy(np.concatenate([NONE, *draft.weights]).astype(np.float32)),
+        outputs=None
+        if all(s.outputs is None for s in samples)
+        else torch.from_numpy(np.concatenate([NONE, *draft.outputs])),
         told={m: tuple(media) for m, media in draft.told.items()},
         signals={m: _signal_batch(aims, load) for m, aims in draft.aims.items()},
         documents=len(samples),
@@ -124,14 +133,18 @@ def likeness(sample: Sample) -> tuple[tuple[str, ...], bytes]:
     return sample.media_keys, sample.ids.tobytes()
 
 
-def shared_length(samples: Sequence[Sample]) -> int:
-    """Leading positions that all samples have in common; every sample keeps at least one, and signals, of its own."""
+def shared_length(samples: Sequence[Sample], done: int = 0) -> int:
+    """Leading positions that all samples have in common; every sample keeps at least one, and signals, of its own.
+
+    Args:
+        done: of which so many are known, media among them.
+    """
     first = samples[0]
     length = min(len(s) for s in samples) - 1
     for other in samples[1:]:
-        differs = np.flatnonzero(first.ids[:length] != other.ids[:length])
-        length = int(differs[0]) if len(differs) else length
-        for a, b in zip(first.media, other.media, strict=True):
+        differs = np.flatnonzero(first.ids[done:length] != other.ids[done:length])
+        length = done + int(differs[0]) if len(differs) else length
+        for a, b in zip(first.media, other.media, strict=True) if not done else ():
             if a.first != b.first or not np.array_equal(a.at, b.at):
                 length = min(length, a.first, b.first)
     return min([length, *(item.first for sample in samples for item in sample.aims)])  # each sample has its own signals
@@ -154,21 +167,22 @@ def _add_family(draft: _Draft, samples: list[Sample], done: int, above: int) -> 
     """Samples about the same media, whose first `done` positions are the node `above`."""
     first = samples[0]
     last_media = max((item.last for item in (*first.media, *first.coded)), default=-1)
-    if len(samples) > 1 and shared_length(samples) <= last_media:
+    stop = shared_length(samples) if len(samples) > 1 else len(first)
+    if len(samples) > 1 and stop <= last_media:
         for sample in samples:  # nothing worth sharing: the media themselves stand after the first difference
             _add_family(draft, [sample], done, above)
         return
     for item in first.media:
         draft.media.setdefault(item.modality, []).append(item.moved(draft.length - done))
-    _grow(draft, samples, done, above)
+    _grow(draft, [(samples, stop)], done, above)
 
 
-def _grow(draft: _Draft, samples: Sequence[Sample], done: int, above: int) -> None:
-    """What samples add to the node `above`, which ends with their first `done` positions."""
-    for group, stop in _alike(samples, done):
+def _grow(draft: _Draft, groups: Iterable[tuple[Sequence[Sample], int]], done: int, above: int) -> None:
+    """What groups of samples, alike as far as is said, add to the node `above`, with which `done` positions end."""
+    for group, stop in groups:
         first = group[0]
         if len(group) > 1:
-            _grow(draft, group, stop, draft.segment(group, done, stop, above))
+            _grow(draft, _alike(group, stop), stop, draft.segment(group, done, stop, above))
             continue
         read = first.prompt or done
         node = draft.segment(group, done, read, above) if read > done else above
@@ -177,10 +191,10 @@ def _grow(draft: _Draft, samples: Sequence[Sample], done: int, above: int) -> No
 
 
 def _alike(samples: Sequence[Sample], done: int) -> Iterator[tuple[Sequence[Sample], int]]:
-    """Neighbours that go on alike after `done` positions, and how far; others alone, to their end."""
-    for _, members in groupby(samples, key=lambda sample: sample.ids[done : done + 1].tolist()):
+    """Neighbours that go on alike after a trunk of `done` positions, and how far; others alone, to their end."""
+    for _, members in groupby(samples, key=lambda sample: sample.ids[done]):
         group = list(members)
-        stop = shared_length(group) if len(group) > 1 else done
+        stop = shared_length(group, done) if len(group) > 1 else done
         yield from [(group, stop)] if stop > done else (([sample], len(sample)) for sample in group)
 
 

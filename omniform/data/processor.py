@@ -6,11 +6,11 @@ prompt says so; a token is learned when it covers a character that the prompt sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from itertools import groupby
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,16 @@ from omniform.data.document import Document, Media
 from omniform.data.media import size_of
 from omniform.data.positions import Ids, position_ids
 from omniform.data.spans import span_ids
-from omniform.data.tokenizer import Offsets, Tokenizer
+from omniform.data.tokenizer import Tokenizer, learned_tokens
 from omniform.data.told import Along, ToldItem, told_from, without_told
 from omniform.geometry import Plan, SpecError, Words
 from omniform.grammar import SpanIds
 from omniform.parts import OutputDecoder, Sight, Views
-from omniform.prompt import Piece, Prompt
+from omniform.prompt import Piece, Prompt, Turn
 from omniform.spec import Continuous, Discrete, System
+
+Run: TypeAlias = tuple[list[int], list[bool]] | Piece
+"""Ids of words and whether each is learned, or the place of a medium."""
 
 
 class TooLong(ValueError):
@@ -200,6 +203,7 @@ class Processor:
         self.choose_cells = choose
         self._last: tuple[Media, Views, Plan] | None = None
         self._encode = lru_cache(maxsize=65536)(self._encode_now)
+        self._script = lru_cache(maxsize=4096)(self._script_now)
 
     @cached_property
     def spans(self) -> Mapping[str, SpanIds]:
@@ -243,19 +247,19 @@ class Processor:
         prompt = prompt or self.system.prompt
         draft, read = _Draft(), 0
         media = tuple(zip(document.media, document.captions, strict=True))
-        add = partial(self._add, draft, media=media, prompt=prompt, views=views or {})
+        add = partial(self._add, draft, media=media, views=views or {})
         if prompt.bos and self.tokenizer.bos_id is not None:
             draft.add([self.tokenizer.bos_id], [False])
         start = self.system.backbone.start_id
         turns, along = without_told(document, self.system.told_along)
         if start is None:
-            add(prompt.render(turns, answer_next=answer_next))
+            add(self._script(prompt, tuple(turns), answer_next))
         else:
             asked, answer = prompt.render_apart(turns)
-            add(asked)
+            add(self._runs(prompt, asked))
             read = len(draft.ids)
             draft.add([start], [False])
-            add(answer)
+            add(self._runs(prompt, answer))
         ids = np.asarray(draft.ids, dtype=np.int64)
         learn = np.asarray(draft.learn, dtype=np.bool_)
         told = () if answer_next else self._told(along, learn)
@@ -276,25 +280,26 @@ class Processor:
         return tuple(ToldItem(item.modality, at, self._codes(item)) for item, at in told_from(along, learn))
 
     def _add(
-        self,
-        draft: _Draft,
-        pieces: Sequence[Piece],
-        *,
-        media: Sequence[tuple[Media, str]],
-        prompt: Prompt,
-        views: Mapping[str, Views],
+        self, draft: _Draft, runs: Iterable[Run], *, media: Sequence[tuple[Media, str]], views: Mapping[str, Views]
     ) -> None:
-        for is_text, members in groupby(pieces, key=lambda p: p.media is None):
-            if is_text:
-                for part in prompt.together(members):
-                    draft.add(*self._encode(part))
+        for run in runs:
+            if not isinstance(run, Piece):
+                draft.add(*run)
+                continue
+            item, caption = media[run.media or 0]
+            if item.role == "assistant" and self.system.writes_signal(item.modality):
+                self._add_signal(draft, item, caption, run.learn)
             else:
-                for piece in members:
-                    item, caption = media[piece.media or 0]
-                    if item.role == "assistant" and self.system.writes_signal(item.modality):
-                        self._add_signal(draft, item, caption, piece.learn)
-                    else:
-                        self._add_media(draft, item, len(media), piece.learn, views)
+                self._add_media(draft, item, len(media), run.learn, views)
+
+    def _script_now(self, prompt: Prompt, turns: Sequence[Turn], answer_next: bool) -> tuple[Run, ...]:
+        """A conversation as it is told about any media of these modalities."""
+        return tuple(self._runs(prompt, prompt.render(turns, answer_next=answer_next)))
+
+    def _runs(self, prompt: Prompt, pieces: Iterable[Piece]) -> Iterator[Run]:
+        for is_text, members in groupby(pieces, key=lambda p: p.media is None):
+            neighbours = tuple(members)
+            yield from map(self._encode, prompt.together(neighbours)) if is_text else neighbours
 
     def _outputs(self, ids: Ids, coded: Sequence[MediaItem]) -> Ids | None:
         """Which output says each id; media that the system only reads count as text."""
@@ -391,10 +396,3 @@ class Processor:
         text = "".join(p.text for p in pieces)
         ids, offsets = self.tokenizer.encode(text)
         return list(ids), learned_tokens(offsets, pieces)
-
-
-def learned_tokens(offsets: Offsets, pieces: Sequence[Piece]) -> list[bool]:
-    """Whether each token covers a character of a learned piece; tokens that cover none are not learned."""
-    learned = np.repeat([p.learn for p in pieces], [len(p.text) for p in pieces])
-    before = np.concatenate([[0], np.cumsum(learned)])
-    return [bool(before[stop] > before[start]) for start, stop in offsets]

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from omniform.prompt import Piece
 
 Offsets = Sequence[tuple[int, int]]
 
@@ -106,6 +109,13 @@ class HfTokenizer:
 
     def save(self, folder: Path) -> None:
         self.inner.save_pretrained(folder)
+
+
+def learned_tokens(offsets: Offsets, pieces: Sequence[Piece]) -> list[bool]:
+    """Whether each token covers a character of a learned piece; tokens that cover none are not learned."""
+    learned = np.repeat([p.learn for p in pieces], [len(p.text) for p in pieces])
+    before = np.concatenate([[0], np.cumsum(learned)])
+    return [bool(before[stop] > before[start]) for start, stop in offsets]
 
 
 def open_tokenizer(path_or_hub_id: str, gguf_file: str | None = None) -> HfTokenizer:
