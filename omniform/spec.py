@@ -167,11 +167,8 @@ class System:
             whole = self.continuous(entry.input)
             return replace(whole, views=entry.views, encoder=entry.encoder or whole.encoder)
         if not isinstance(entry, Continuous):
-            how = (
-                f"{modality} as tokens, not as features"
-                if entry
-                else f"{', '.join(self.inputs) or 'only text'}, not {modality}"
-            )
+            others = ", ".join(self.inputs) or "only text"
+            how = f"{modality} as tokens, not as features" if entry else f"{others}, not {modality}"
             raise SpecError(f"{self.slug} reads {how}")
         return entry
 
