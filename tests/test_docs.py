@@ -88,6 +88,17 @@ def test_recipes_and_make_targets_named_in_the_readme_exist() -> None:
     assert all(f"\n{target}:" in makefile for target in re.findall(r"`?make (\w+)", text))
 
 
+def test_the_guide_names_every_place_and_tells_how_long_reading_takes() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    places = {path.name for path in (ROOT / "omniform").glob("[!_]*") if path.suffix in (".py", "")}
+    assert [name for name in sorted(places) if name not in text] == []
+    said, files = re.search(r"about (\d+) lines: (.*?)\.\n", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    paths = [
+        ROOT / name if "/" in name else ROOT / "omniform/connectors" / name for name in re.findall(r"`(.*?)`", files)
+    ]
+    assert sum(len(path.read_text("utf-8").splitlines()) for path in paths) == pytest.approx(int(said), rel=0.1)
+
+
 if __name__ == "__main__":
     page = README.read_text(encoding="utf-8")
     README.write_text(TABLE.sub(lambda m: m[1] + systems_table() + m[3], page), encoding="utf-8")
