@@ -148,6 +148,7 @@ def peak_memory(module: str, arguments: argparse.Namespace) -> None:
     for side in ("ours", "peer"):
         command = [sys.executable, "-m", module, "--size", arguments.size, "--only", side]
         command += ["--questions", str(arguments.questions), "--threads", str(arguments.threads)]
+        command += ["--peer-batch", str(arguments.peer_batch)]
         before, peak = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:])
         print(f"peak memory of {side}: {peak / 1024:.0f} MiB (process), {before / 1024:.0f} MiB before the work")
 
@@ -178,6 +179,9 @@ def arguments(default_questions: int) -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=default_questions)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--peer-batch", type=int, default=0, help="answering: questions that it reads together; 0 tries"
+    )
     parser.add_argument("--only", choices=("ours", "peer"), help="run one side once and print its memory (internal)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

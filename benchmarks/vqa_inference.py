@@ -8,6 +8,7 @@ Same weights, same questions, same process. Answers are compared before anything
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -29,7 +30,8 @@ from omniform.inference.sampling import GenerationConfig
 
 NEW_TOKENS = 2
 """A word and the end token, which is what an answer of easy-VQA takes."""
-PEER_BATCH = 64
+PEER_BATCHES = (16, 32, 64)
+"""Questions that the peer reads together: the size with which it is fastest is the one it is measured with."""
 STREAM_TOKENS = 128
 
 
@@ -39,7 +41,7 @@ def ours(pair: Pair, documents: Sequence[Document]) -> Callable[[], list[list[in
     return lambda: [list(a.tokens) for a in engine.generate(documents, config)]
 
 
-def peer(pair: Pair, documents: Sequence[Document]) -> Callable[[], list[list[int]]]:
+def peer(pair: Pair, documents: Sequence[Document], batch: int) -> Callable[[], list[list[int]]]:
     data = PeerData(pair)
     engine = Engine(pair.ours, pair.processor)  # makes the prompts: both sides read the same ids
     pair.peer.eval()
@@ -47,14 +49,26 @@ def peer(pair: Pair, documents: Sequence[Document]) -> Callable[[], list[list[in
     @torch.inference_mode()
     def answer() -> list[list[int]]:
         answers = []
-        for start in range(0, len(documents), PEER_BATCH):
-            samples = [engine.sample(d) for d in documents[start : start + PEER_BATCH]]
+        for start in range(0, len(documents), batch):
+            samples = [engine.sample(d) for d in documents[start : start + batch]]
             inputs = data.collate(samples, left=True, labels=False)
             out = pair.peer.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
             answers += out[:, inputs["input_ids"].shape[1] :].tolist()
         return answers
 
     return answer
+
+
+def fastest_batch(pair: Pair, documents: Sequence[Document]) -> int:
+    """The batch with which the peer is fastest here."""
+    peer(pair, documents, PEER_BATCHES[0])()  # warm-up
+
+    def seconds(batch: int) -> float:
+        call, start = peer(pair, documents, batch), time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    return min(PEER_BATCHES, key=seconds)
 
 
 def stream_ours(pair: Pair, document: Document) -> Callable[[], None]:
@@ -89,11 +103,16 @@ def main() -> None:
     args = arguments(default_questions=512)
     pair = build(args.size)
     documents = questions(images=args.questions // 8 + 2)[: args.questions]
-    sides = {"ours": ours, "peer": peer}
-    if args.only:
-        measure_memory(pair, args.only, lambda: sides[args.only](pair, documents))
+    if args.only == "ours":
+        measure_memory(pair, args.only, lambda: ours(pair, documents))
         return
-    calls = ours(pair, documents), peer(pair, documents)
+    batch = args.peer_batch or fastest_batch(pair, documents)
+    if args.only == "peer":
+        measure_memory(pair, args.only, lambda: peer(pair, documents, batch))
+        return
+    print(f"questions that the peer reads together: {batch}")
+    args.peer_batch = batch
+    calls = ours(pair, documents), peer(pair, documents, batch)
     agree = same_answers(*(call() for call in calls))
     print(f"answers that agree: {agree} of {len(documents)}")
     report(f"answering, {args.size}", "questions/s", len(documents), alternate(*calls, rounds=args.rounds))

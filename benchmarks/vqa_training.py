@@ -28,7 +28,7 @@ from benchmarks.common import (
 )
 from omniform.data.document import Document
 from omniform.data.loader import ViewCache, read_views
-from omniform.data.packing import pack
+from omniform.data.packing import likeness, pack
 from omniform.data.processor import MediaItem
 
 
@@ -49,7 +49,7 @@ def ours(pair: Pair, documents: Sequence[Document]) -> Callable[[], float]:
 
     def step() -> float:
         samples = [pair.processor.sample(d) for d in documents]
-        batch = pack(samples, load)
+        batch = pack(sorted(samples, key=likeness), load)
         loss = pair.ours(batch)["text"].mean
         return _learn(loss, optimizer)
 
