@@ -28,6 +28,7 @@ from omniform.data.record import write_record
 from omniform.data.tokenizer import HfTokenizer, train_tokenizer
 from omniform.geometry import MediaSize
 from omniform.index import UnknownName
+from omniform.inference.decoding import Decoding
 from omniform.inference.engine import Engine
 from omniform.inference.rows import Answer
 from omniform.inference.sampling import GenerationConfig, MediaSampling, SamplingError
@@ -228,6 +229,18 @@ def test_guidance_equals_three_whole_forwards() -> None:
         mix = rows[0] + scales[0] * (rows[1] - rows[0]) + scales[1] * (rows[2] - rows[1])
         best = max(IDS.codes, key=lambda i: float(mix[i]))
         assert answer.tokens[n] == best
+
+
+def test_pictures_that_begin_together_are_guided_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, step = list[int](), Decoding.step
+    monkeypatch.setattr(Decoding, "step", lambda self, tokens: rows.append(len(tokens)) or step(self, tokens))
+    image = MediaSampling(temperature=0, guidance=(1.2, 3.0))
+    config = GenerationConfig(max_new_tokens=6, modalities=("image",), media={"image": image})
+    ENGINE.generate(DOCUMENTS, config)
+    assert rows == [4, 8, 4, 8, 4, 8, 4, 8, 4]  # four answers, and two poorer contexts of each
+    rows.clear()
+    ENGINE.generate(DOCUMENTS, replace(config, media={"image": replace(image, guidance=(1.0, 3.0))}))
+    assert rows == [4, 4, 4, 4, 4, 4, 4, 4, 4]  # a scale of 1 makes the poorest context none
 
 
 def _logits(ids: list[int]) -> torch.Tensor:

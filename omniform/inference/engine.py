@@ -19,9 +19,9 @@ from omniform.data.loader import read_views
 from omniform.data.packing import pack
 from omniform.data.processor import MediaItem, Processor, Sample, TooLong
 from omniform.grammar import TEXT as TEXT_MODALITY
-from omniform.grammar import Walk
 from omniform.index import unknown
 from omniform.inference.batches import batches
+from omniform.inference.guidance import Guide
 from omniform.inference.media import MediaWriter
 from omniform.inference.memory import Going, Read, memory_of
 from omniform.inference.rows import Answer, Ending, Row
@@ -220,15 +220,13 @@ class Engine:
         self, rows: Sequence[Row], hidden: Float[Tensor, "rows dim"], config: GenerationConfig
     ) -> Int[Tensor, " rows"]:
         logits = self.model.backbone.logits(hidden)
-        for i, row in enumerate(rows):
-            if row.guide is not None:
-                logits[i] = row.guide.mix(logits[i])
+        for guide, members in _guided(rows):
+            logits[members] = guide.mix(logits[members])
         tokens, log_probs = self._choose(rows, logits, config)
         for row, token, log_prob, state in zip(rows, tokens.tolist(), log_probs.tolist(), hidden, strict=True):
             row.take(token, log_prob)
             row.hear(state)
-            if row.walk is not None:
-                self._guide(row, row.walk, config)
+        self._guide(rows, config)
         return tokens
 
     def _choose(
@@ -255,14 +253,32 @@ class Engine:
             )
         return tokens, log_probs
 
-    def _guide(self, row: Row, walk: Walk, config: GenerationConfig) -> None:
-        """Guidance begins with a medium, goes on with its codes, and ends with it."""
-        if walk.open < 0 or row.finish:
-            row.guide = None
-        elif not walk.codes:
-            row.guide = self._media(row.ending.ids).guide(walk, row.words(), config, self.prefill)
-        elif row.guide is not None:
-            row.guide.step(row.tokens[-1])
+    def _guide(self, rows: Sequence[Row], config: GenerationConfig) -> None:
+        """Guidance begins with media, goes on with their codes, and ends with them."""
+        for guide, members in _guided(rows):
+            going = [n for n, i in enumerate(members) if rows[i].writing]
+            for i in members:
+                rows[i].guide = guide if rows[i].writing else None
+            if going:
+                guide.step(going, torch.tensor([rows[members[n]].tokens[-1] for n in going], device=self.device))
+        begun: dict[str, list[Row]] = {}
+        for row in rows:
+            if row.writing and row.walk and not row.walk.codes:
+                begun.setdefault(row.walk.modality, []).append(row)
+        for together in begun.values():
+            media, walks = self._media(together[0].ending.ids), [row.walk for row in together if row.walk]
+            shared = media.guide(walks, [row.words() for row in together], config, self.prefill)
+            for row in together:
+                row.guide = shared
+
+
+def _guided(rows: Sequence[Row]) -> list[tuple[Guide, list[int]]]:
+    """Guides, and which rows each leads."""
+    found: dict[int, tuple[Guide, list[int]]] = {}
+    for i, row in enumerate(rows):
+        if row.guide is not None:
+            found.setdefault(id(row.guide), (row.guide, []))[1].append(i)
+    return list(found.values())
 
 
 def _seen(rows: Sequence[Row], logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: poorer contexts of one answer are decoded beside it (arXiv:2207.12598, 2211.09800)."""
+"""Classifier-free guidance: poorer contexts of an answer are decoded beside it (arXiv:2207.12598, 2211.09800)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from omniform.data.processor import Ids, Sample
@@ -27,38 +27,45 @@ def poorer(context: Context, ids: Ids, span: SpanIds, bos: int | None) -> Ids:
     return ids[np.isin(ids, [*start, *span.codes, span.begin, span.end])]
 
 
-def mixed(logits: Float[Tensor, "contexts vocab"], scales: Sequence[float]) -> Float[Tensor, " vocab"]:
+def mixed(logits: Float[Tensor, "*rows contexts vocab"], scales: Sequence[float]) -> Float[Tensor, "*rows vocab"]:
     """The poorest context's logits and each step to the next richer one, by its scale."""
-    steps = logits[1:] - logits[:-1]
-    return logits[0] + (steps * steps.new_tensor(scales)[:, None]).sum(0)
+    steps = logits[..., 1:, :] - logits[..., :-1, :]
+    return logits[..., 0, :] + (steps * steps.new_tensor(scales)[:, None]).sum(-2)
 
 
 class Guide:
-    """The poorer contexts of one answer while a medium is written.
+    """The poorer contexts of answers that write media which began together.
 
     Args:
         prefill: reads samples (`Engine.prefill`).
-        contexts: ids of each, the poorest first.
-        scales: of the step from each to the next richer one, the last to the answer's own.
+        contexts: ids of each answer's, the poorest first.
+        scales: of the step from each context to the next richer one, the last to the answer's own.
     """
 
     def __init__(
         self,
         backbone: Any,
         prefill: Callable[[Sequence[Sample]], Read],
-        contexts: Sequence[Ids],
+        contexts: Sequence[Sequence[Ids]],
         scales: Sequence[float],
     ) -> None:
         self.backbone, self.scales = backbone, scales
-        read = prefill([Sample(i, np.zeros(len(i), np.bool_), np.arange(len(i)), len(i)) for i in contexts])
-        self.hidden = read.hidden
-        self.decoding = read.go_on(backbone, range(len(contexts)))
+        ids = [context for own in contexts for context in own]
+        read = prefill([Sample(i, np.zeros(len(i), np.bool_), np.arange(len(i)), len(i)) for i in ids])
+        self.hidden = self._of_answers(read.hidden)
+        self.decoding = read.go_on(backbone, range(len(ids)))
 
-    def mix(self, own: Float[Tensor, " vocab"]) -> Float[Tensor, " vocab"]:
-        """The answer's logits under guidance."""
-        return mixed(torch.cat([self.backbone.logits(self.hidden).float(), own.float()[None]]), self.scales)
+    def _of_answers(self, values: Float[Tensor, "n width"]) -> Float[Tensor, "answers contexts width"]:
+        return values.unflatten(0, (-1, len(self.scales)))
 
-    def step(self, token: int) -> None:
-        """Every context goes on with the answer's token."""
-        tokens = torch.full((len(self.hidden),), token, device=self.hidden.device)
-        self.hidden = self.decoding.step(tokens)
+    def mix(self, own: Float[Tensor, "answers vocab"]) -> Float[Tensor, "answers vocab"]:
+        """The answers' logits under guidance."""
+        poorer = self._of_answers(self.backbone.logits(self.hidden.flatten(0, 1)).float())
+        return mixed(torch.cat([poorer, own.float()[:, None]], 1), self.scales).to(own.dtype)
+
+    def step(self, going: Sequence[int], tokens: Int[Tensor, " going"]) -> None:
+        """Every context goes on with its answer's token; only these answers, counted among those there were, do."""
+        each = len(self.scales)
+        if len(going) < len(self.hidden):
+            self.decoding.keep([answer * each + context for answer in going for context in range(each)])
+        self.hidden = self._of_answers(self.decoding.step(tokens.repeat_interleave(each)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import dropwhile
 from typing import Any
 
 import torch
@@ -88,19 +89,23 @@ class MediaWriter:
         return Media(modality, made, "assistant")
 
     def guide(
-        self, walk: Walk, ids: Ids, config: GenerationConfig, prefill: Callable[[Sequence[Sample]], Read]
-    ) -> Guide | None:
-        """Guidance of the medium that the last of the ids begins; None where there is none."""
-        spec = self.model.system.outputs[walk.modality]
-        if not isinstance(spec, Codes) or not spec.contexts:
+        self, walks: Sequence[Walk], ids: Sequence[Ids], config: GenerationConfig,
+        prefill: Callable[[Sequence[Sample]], Read],
+    ) -> Guide | None:  # fmt: skip
+        """Guidance of the media of one modality that the last ids of prompts begin; None where there is none."""
+        modality = walks[0].modality
+        spec = self.model.system.outputs[modality]
+        if not isinstance(spec, Codes):
             return None
-        chosen = config.of(walk.modality)
+        chosen = config.of(modality)
         scales = (chosen.guidance if isinstance(chosen, MediaSampling) else ()) or spec.guidance
-        if not scales or set(scales) == {1.0}:
+        used = list(dropwhile(lambda step: step[1] == 1, zip(spec.contexts, scales, strict=False)))  # 1 leads nowhere
+        if not used:
             return None
         bos = self.processor.tokenizer.bos_id if self.model.system.prompt.bos else None
-        contexts = [poorer(context, ids, self.grammar.spans[walk.open], bos) for context in spec.contexts]
-        return Guide(self.model.backbone, prefill, contexts, scales)
+        spans = [self.grammar.spans[walk.open] for walk in walks]
+        poor = [[poorer(context, i, span, bos) for context, _ in used] for i, span in zip(ids, spans, strict=True)]
+        return Guide(self.model.backbone, prefill, poor, [scale for _, scale in used])
 
 
 def _check(output: OutputDecoder, modality: str, own: MediaSampling) -> None:

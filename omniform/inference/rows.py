@@ -77,7 +77,7 @@ class Row:
         segments: what has been said.
         walk: where it stands among the spans of media, for systems that have such.
         render: (modality, codes) -> medium.
-        guide: guidance of the medium that is being written.
+        guide: guidance of the medium that is being written; rows whose media began together share it.
         voices: what tells media along with the words.
         draw: (modality, hidden states, name of the random numbers) -> medium of a signal; the states are those that its
             tokens follow from, and the one at its last token.
@@ -106,6 +106,11 @@ class Row:
     def room(self) -> int:
         """Tokens that may still come."""
         return self.limit - len(self.tokens)
+
+    @property
+    def writing(self) -> bool:
+        """Whether it goes on with a medium that it has begun."""
+        return self.walk is not None and self.walk.open >= 0 and self.finish is None
 
     def take(self, token: int, log_prob: float) -> None:
         """One more token."""
