@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageStat
 
+from omniform.data.altered import altered
 from omniform.data.dataset import DataError
 from omniform.data.datasets import open_dataset
 from omniform.data.document import Media, Text
@@ -115,11 +117,35 @@ def test_forms_are_opposite(tmp_path: Path) -> None:
     assert asked.segments == (picture, Text(QUESTION), Text(str(told.info["group"]), "assistant"))
 
 
+def test_altered_pictures_show_the_same_otherwise(tmp_path: Path) -> None:
+    one, other = (OpenMoji("train", limit=3, altered=2, cache=str(tmp_path / name)) for name in "ab")
+    assert (len(one), len({document.id for document in one})) == (9, 9)
+    assert [d.info["emoji"] for d in one] == [d.info["emoji"] for d in OpenMoji("train", limit=3)] * 3
+    files = [[Path(str(data[i].media[0].source)).read_bytes() for i in (1, 4, 7)] for data in (one, other)]
+    assert files[0] == files[1] and len(set(files[0])) == 3
+    own, changed = (Image.open(str(one[i].media[0].source)) for i in (1, 4))
+    assert (changed.size, changed.mode) == (own.size, "RGB")
+
+
+def test_altering_keeps_the_middle_and_stands_on_white() -> None:
+    picture = Image.new("RGB", (64, 64), "white")
+    picture.paste((20, 60, 200), (24, 24, 40, 40))
+    for seed in range(20):
+        changed = altered(picture, np.random.default_rng(seed))
+        assert min(changed.getpixel((0, 63))) > 210
+        dark = np.asarray(changed.convert("L")) < 140
+        assert 0.7**2 * 256 < dark.sum() < 1.15**2 * 256
+        rows, columns = np.nonzero(dark)
+        assert abs(rows.mean() - 31.5) < 7 and abs(columns.mean() - 31.5) < 7
+
+
 def test_mistakes_are_explained(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"split of openmoji.*'train'"):
         OpenMoji("trian")
     with pytest.raises(UnknownName, match=r"form of openmoji.*'draw'"):
         OpenMoji("test", form="drew")
+    with pytest.raises(DataError, match="altered -1; give 0"):
+        OpenMoji("test", altered=-1, cache=str(tmp_path))
     with pytest.raises(DataError, match="side 4; give at least 8 pixels"):
         OpenMoji("test", side=4, cache=str(tmp_path))
 

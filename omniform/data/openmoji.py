@@ -5,6 +5,7 @@ All emoji designed by OpenMoji, the open-source emoji and icon project; licence 
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Hashable, Iterator
@@ -13,6 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from omniform.data.altered import altered
 from omniform.data.dataset import DataError
 from omniform.data.document import Document, Media, Segment, Text
 from omniform.data.emoji import family, kinds, named
@@ -37,6 +42,7 @@ class OpenMoji:
         form: "captions", picture -> caption; "draw", caption -> picture; or "groups", picture and question -> group.
         variants: whether all of a family are there, or only the simplest.
         side: of the pictures, in pixels.
+        altered: changed pictures of each emoji besides its own (`data.altered`), always the same.
         limit: at most so many emoji.
         cache: folder of drawn pictures; `omniform` in the user's cache if not given.
     """
@@ -45,6 +51,7 @@ class OpenMoji:
     form: str = "captions"
     variants: bool = True
     side: int = SIDE
+    altered: int = 0
     limit: int | None = None
     cache: str | None = None
     _emoji: list[str] = field(init=False, repr=False, compare=False)
@@ -55,6 +62,8 @@ class OpenMoji:
             raise unknown("split of openmoji", self.split, SPLITS)
         if self.form not in FORMS:
             raise unknown("form of openmoji", self.form, FORMS)
+        if self.altered < 0:
+            raise DataError(f"openmoji: altered {self.altered}; give 0 (none) or more")
         drawings = _Drawings.installed(self.side, self.cache)
         wanted = [e for e in drawings.emoji() if split_of(e) == self.split]
         simplest_last = sorted(wanted, key=lambda e: (len(e), e), reverse=True)
@@ -63,11 +72,12 @@ class OpenMoji:
         object.__setattr__(self, "_drawings", drawings)
 
     def __len__(self) -> int:
-        return len(self._emoji)
+        return len(self._emoji) * (1 + self.altered)
 
     def __getitem__(self, index: int) -> Document:
-        emoji = self._emoji[index]
-        picture, caption = str(self._drawings.picture(emoji)), caption_of(emoji)
+        number, place = divmod(index, len(self._emoji))
+        emoji = self._emoji[place]
+        picture, caption = str(self._drawings.picture(emoji, number)), caption_of(emoji)
         group = kinds()[family(emoji)].group
         segments: tuple[Segment, ...] = Media("image", picture), Text(caption, "assistant")
         if self.form == "draw":
@@ -75,10 +85,10 @@ class OpenMoji:
         elif self.form == "groups":
             segments = Media("image", picture), Text(QUESTION), Text(group, "assistant")
         info: FrozenMap[str, Any] = FrozenMap(type=group, group=group, emoji=emoji, answer=caption)
-        return Document(segments, f"openmoji/{self.split}/{code_of(emoji)}", info)
+        return Document(segments, f"openmoji/{self.split}/{_name(emoji, number)}", info)
 
     def group(self, index: int) -> Hashable:
-        return self._emoji[index]
+        return index
 
 
 def caption_of(emoji: str) -> str:
@@ -101,6 +111,11 @@ def split_of(emoji: str) -> str:
 def code_of(emoji: str) -> str:
     """Code points as OpenMoji's files are named: "1F469-200D-1F680"."""
     return "-".join(f"{ord(c):04X}" for c in emoji)
+
+
+def _name(emoji: str, number: int) -> str:
+    """Of a picture of an emoji; 0 is its own, the others are altered."""
+    return f"{code_of(emoji)}~{number}" if number else code_of(emoji)
 
 
 @dataclass(frozen=True)
@@ -138,13 +153,19 @@ class _Drawings:
             if family(emoji) in kinds():
                 yield emoji
 
-    def picture(self, emoji: str) -> Path:
-        """A PNG file of an emoji; drawn when it is first asked for."""
-        path = self.folder / f"{code_of(emoji)}.png"
+    def picture(self, emoji: str, number: int = 0) -> Path:
+        """A PNG file of an emoji, or of an altered picture of it by number; made when it is first asked for."""
+        path = self.folder / f"{_name(emoji, number)}.png"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(path, self._draw(emoji))
+            _write(path, self._alter(emoji, number) if number else self._draw(emoji))
         return path
+
+    def _alter(self, emoji: str, number: int) -> bytes:
+        random = np.random.default_rng((*map(ord, emoji), number))
+        file = io.BytesIO()
+        altered(Image.open(self.picture(emoji)), random).save(file, "PNG")
+        return file.getvalue()
 
     def _draw(self, emoji: str) -> bytes:
         from resvg_py import svg_to_bytes
