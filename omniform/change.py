@@ -34,7 +34,7 @@ def _changed(data: Any, changes: Mapping[Path, Any], where: Path, check: Check |
     new: dict[str, Any] = {}
     deeper: dict[str, dict[Path, Any]] = {}
     for (head, *rest), value in sorted(changes.items(), key=lambda item: len(item[0])):
-        if head not in known and (rest or not isinstance(data, Mapping)):
+        if head not in {*known, *new} and (rest or not isinstance(data, Mapping)):
             raise unknown(f"entry of {'.'.join(where) or type(data).__name__}", head, known)
         old = new.get(head, known.get(head))
         if rest:
@@ -46,7 +46,7 @@ def _changed(data: Any, changes: Mapping[Path, Any], where: Path, check: Check |
                 check(data, old, value, (*where, head))
             new[head] = value
     for head, below in deeper.items():
-        new[head] = _changed(new.get(head, known[head]), below, (*where, head), check)
+        new[head] = _changed(new.get(head, known.get(head)), below, (*where, head), check)
     return _with(data, new)
 
 

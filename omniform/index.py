@@ -70,12 +70,9 @@ def declarations(kind: str) -> dict[str, type]:
     return found
 
 
-def declaration(name: str) -> type:
-    """Part class by class name, over all kinds."""
-    everything = {n: c for kind in PART_KINDS for n, c in declarations(kind).items()}
-    if name not in everything:
-        raise unknown("part", name, everything)
-    return everything[name]
+def every_part() -> dict[str, type]:
+    """Class name -> part class, over all kinds."""
+    return {name: part for kind in PART_KINDS for name, part in declarations(kind).items()}
 
 
 @cache

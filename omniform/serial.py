@@ -18,7 +18,7 @@ from typing import Any, Literal, Union
 
 from omniform import geometry, grammar, prompt, spec
 from omniform.frozen import FrozenMap
-from omniform.index import PART_KINDS, UnknownName, declarations, unknown
+from omniform.index import UnknownName, every_part, unknown
 from omniform.parts import Part
 from omniform.spec import System
 
@@ -107,15 +107,14 @@ def _encode(value: Any, where: str) -> Any:
 
 
 @cache
-def _plain_classes() -> dict[str, type]:
-    """Declarations that are not parts: System, Stage, Prompt ..."""
+def plain_classes() -> dict[str, type]:
+    """Class name -> class, of declarations that are not parts: Continuous, CodeSpan, Stage, Prompt ..."""
     found = (c for module in (spec, prompt, geometry, grammar) for c in vars(module).values() if isinstance(c, type))
     return {c.__name__: c for c in found if is_dataclass(c) and not issubclass(c, Part)}
 
 
 def _class(name: Any, own: Mapping[str, type]) -> type:
-    parts = {n: c for kind in PART_KINDS for n, c in declarations(kind).items()}
-    known = {**parts, **_plain_classes(), **own}
+    known = {**every_part(), **plain_classes(), **own}
     if name not in known:
         raise UnknownName(
             f"{unknown('class', str(name), known)}; a part of your own must be handed in: parts=({name},)"

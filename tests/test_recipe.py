@@ -48,6 +48,9 @@ def test_stages_that_are_not_named_are_skipped():
     made = recipe()
     data = {**made.resolved, "stages": {"finetune": {"data": "train"}}}
     assert [s.name for s in resolve_recipe(data).stages] == ["finetune"]
+    assert [s.name for s in recipe("stages.pretrain=null").stages] == ["finetune"]
+    with pytest.raises(RecipeError, match="stages: name at least one stage of llava-1.5: pretrain, finetune"):
+        recipe("stages.pretrain=null", "stages.finetune=null")
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
@@ -137,6 +140,13 @@ def test_numbers_that_were_never_published_must_be_given():
         ("set.inputs.image.connector={part: Mlp, depth: two}", r"set.inputs.image.connector.depth: 'two' is not int"),
         ("set.backbone.layers=two", r"set.backbone.layers: 'two' is not int"),
         ("set.backbone={part: Llama}", r"Llama needs dim, layers, "),
+        ("set.inputs.audoi={part: Mlp}", r"no entry of inputs named 'audoi'; did you mean 'audio'\?"),
+        ("set.inputs.audio={part: Mlp}", r"set.inputs.audio: Mlp.* is not inputs.Continuous \| inputs.Shared"),
+        ("set.inputs.audio={views: {part: Windows}}", r"set.inputs.audio: .* is not inputs.Continuous"),
+        ("set.inputs.audio.views={part: Windows}", r"no entry of inputs named 'audio'; known: image"),
+        ("set.inputs.audio={part: Continous}", r"no part named 'Continous'; did you mean 'Continuous'"),
+        ("set.published_params.audio=3", r"no entry of published_params named 'audio'"),
+        ("set.audio={part: Mlp}", r"no entry of System named 'audio'"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused_in_one_sentence(override: str, error: str):
@@ -156,6 +166,27 @@ def test_a_system_is_composed_in_the_recipe():
     assert (type(image.connector).__name__, image.connector.depth, image.encoder.layers) == ("Mlp", 3, 5)
     assert isinstance(made.backbone, Llama) and (made.backbone.dim, made.backbone.layers) == (64, 2)
     assert (made.prompt.header, made.prompt.stop, made.prompt.user) == ("A:", ("</s>", "!"), SYSTEM.prompt.user)
+
+
+def test_a_recipe_adds_modalities():
+    made = recipe(
+        "set.inputs.audio={part: Continuous, encoder: {part: MelConvNet}, connector: {part: Mlp}, "
+        "views: {part: Windows}, fusion: {part: Splice}}",
+        "set.inputs.audio.connector.depth=1",
+        "set.outputs.image={part: Codes, weight: 0.1, codec: {part: VqGan, image: 64}, "
+        "span: {part: CodeSpan, token: '<{code}>', begin: '<image>', end: '</image>'}}",
+        "set.prompt.media.audio='{media}'",
+        "set.prompt.answered={image: '{media}'}",
+    ).system
+    assert (made.input_type, made.output_type) == ("A", 3)
+    assert list(made.inputs) == ["image", "audio"]
+    audio = made.continuous("audio")
+    assert (type(audio.encoder).__name__, audio.connector.depth) == ("MelConvNet", 1)
+    assert made.coded("image").span.name(7) == "<7>"
+    assert made.loss_weights == {"text": 1.0, "image": 0.1}
+    assert list(made.parts())[:6] == [
+        "image.encoder", "audio.encoder", "image.connector", "image.fusion", "audio.connector", "audio.fusion",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", [compose, System.but])

@@ -160,7 +160,7 @@ def test_runs_are_merged_across_calls() -> None:
 
 
 def test_impossible_decoders_are_refused() -> None:
-    books = index.declaration("Encodec")
+    books = index.load("codecs", "Encodec")
     with pytest.raises(SpecError, match="copies 0, piece 40: give at least 1 each"):
         SPEECH.but(copies=0)
     with pytest.raises(SpecError, match=r"tells one code after another, but .* has 8 books"):

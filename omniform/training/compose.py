@@ -1,7 +1,8 @@
 """Changes to a system as a recipe writes them: dotted paths to plain values, in which parts are named.
 
 `{"inputs.image.encoder": {"part": "ConvNet", "width": 32}, "backbone.layers": 2}`. A mapping with `part` becomes that
-part; a mapping without it changes the named fields of what stands there. All changes are made at once (`change`).
+part, or another declaration of that name (`Continuous`, `CodeSpan` ...); a mapping without it changes the named fields
+of what stands there. All changes are made at once (`change`). A modality that the system lacks may be added whole.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, cast, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
-from omniform import index, parts, writing
+from omniform import parts, writing
 from omniform.change import Path, changed
 from omniform.frozen import FrozenMap
-from omniform.index import unknown
+from omniform.index import every_part, unknown
 from omniform.parts import Part
-from omniform.serial import fits
-from omniform.spec import System
+from omniform.prompt import Prompt
+from omniform.serial import fits, plain_classes
+from omniform.spec import MODALITIES, System
 from omniform.training.plain import RecipeError
+
+BY_MODALITY: Mapping[str, type] = FrozenMap(inputs=System, outputs=System, media=Prompt, answered=Prompt)
+"""Mappings whose entries are named by modality -> what holds them."""
 
 
 def compose(system: System, changes: Mapping[str, Any]) -> System:
@@ -41,14 +46,18 @@ def declared(value: Any, where: str) -> Any:
     return tuple(declared(v, where) for v in value) if isinstance(value, list) else value
 
 
-def _part(name: str, values: Mapping[str, Any], where: str) -> Part:
-    made = index.declaration(name)
+def _part(name: str, values: Mapping[str, Any], where: str) -> Any:
+    named = {**every_part(), **plain_classes()}
+    if name not in named:
+        raise unknown("part", name, named)
+    made = named[name]
     known = [f.name for f in fields(made) if f.init]
     for key in values:
         if key not in known:
             raise unknown(f"field of {name} in {where}", key, known)
+    hints = get_type_hints(made)
     for key, value in values.items():
-        _check_type(made, key, value, f"{where}.{key}")
+        _check_type(hints[key], value, f"{where}.{key}")
     needed = inspect.signature(made).parameters.values()
     missing = [p.name for p in needed if p.default is p.empty and p.name not in values]
     if missing:
@@ -57,18 +66,21 @@ def _part(name: str, values: Mapping[str, Any], where: str) -> Part:
 
 
 def _check(owner: Any, old: Any, new: Any, where: Path) -> None:
-    """Refuse a value of another type, or another kind of part, than what it replaces, and entries that are new."""
-    if isinstance(owner, Mapping) and where[-1] not in owner:
-        raise unknown(f"entry of {'.'.join(where[:-1])}", where[-1], owner)
+    """Refuse a value of another type, or another kind of part, than what it replaces; only modalities may be new."""
+    path, (*above, name) = ".".join(("set", *where)), where
+    by_modality = bool(above) and above[-1] in BY_MODALITY
+    if isinstance(owner, Mapping) and name not in (known := {*owner, *(MODALITIES if by_modality else ())}):
+        raise unknown(f"entry of {'.'.join(above)}", name, known)
     if isinstance(old, Part) and _kind(old) is not _kind(new):
         got = f"{type(new).__name__} ({_kind(new).__name__.lower()})" if isinstance(new, Part) else repr(new)
-        raise RecipeError(f"set.{'.'.join(where)}: holds a part of kind {_kind(old).__name__.lower()}, not {got}")
+        raise RecipeError(f"{path}: holds a part of kind {_kind(old).__name__.lower()}, not {got}")
     if is_dataclass(owner):
-        _check_type(type(owner), where[-1], new, ".".join(("set", *where)))
+        _check_type(get_type_hints(type(owner))[name], new, path)
+    elif by_modality:
+        _check_type(get_args(get_type_hints(BY_MODALITY[above[-1]])[above[-1]])[1], new, path)
 
 
-def _check_type(owner: type, field: str, value: Any, where: str) -> None:
-    hint = get_type_hints(owner)[field]
+def _check_type(hint: Any, value: Any, where: str) -> None:
     if not fits(value, hint):
         kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("omniform.", "")
         raise RecipeError(f"{where}: {value!r} is not {kind}")
