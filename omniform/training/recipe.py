@@ -11,7 +11,7 @@
     precision: float32                # or bfloat16: autocast, weights stay float32
     data:                             # name: one dataset (`data.datasets`), or a list of them, one after the other
       questions: {kind: easy-vqa, split: train}
-    stages:                           # stages of the system that are not named are skipped
+    stages:                           # stages of the system that are not named, or null, are skipped
       finetune:
         data: questions
         learn: {backbone: 1.0e-4}     # part: lr, {lr, first_layer, tokens, weight_decay}, or null: shall not learn;
@@ -218,14 +218,15 @@ def plain_data(data: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any
 
 
 def _stages(system: System, given: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[StageRun, ...]:
-    """The stages that are named, in the system's order."""
+    """The stages that are named and not null, in the system's order."""
     known = [s.name for s in system.stages]
     for name in given:
         if name not in known:
             raise unknown(f"stage of {system.slug}", str(name), known)
-    if not given:
+    wanted = [s for s in system.stages if given.get(s.name) is not None]
+    if not wanted:
         raise RecipeError(f"stages: name at least one stage of {system.slug}: {', '.join(known)}")
-    runs = tuple(resolve_stage(system, s, given[s.name]) for s in system.stages if s.name in given)
+    runs = tuple(resolve_stage(system, s, given[s.name]) for s in wanted)
     for run in runs:
         if run.data not in data:
             raise unknown(f"dataset in stages.{run.name}.data", run.data, data)
