@@ -12,7 +12,7 @@ from omniform.data.dataset import DataError
 from omniform.data.datasets import open_dataset
 from omniform.data.document import Media
 from omniform.data.media import size_of
-from omniform.data.moving_shapes import PAINT, SHAPES, WAYS, Clip, MovingShapes, outline
+from omniform.data.moving_shapes import CLIPS, PAINT, SHAPES, WAYS, Clip, MovingShapes, outline
 from omniform.index import UnknownName
 
 
@@ -88,3 +88,19 @@ def test_captions_say_what_questions_ask() -> None:
     assert told[0].segments[1].text == f"a {answers[1]} {answers[2]} that moves {answers[0]}"  # type: ignore[union-attr]
     assert told[0].media[0].key == other[0].media[0].key
     assert (len(told), told.group(2), told[2].id) == (3, 2, "moving-shapes/train/2")
+
+
+def test_the_caption_and_the_questions_of_a_clip_share_it() -> None:
+    data, asked = MovingShapes("train", limit=2, form="both"), MovingShapes("train", limit=2)
+    assert [data[n].id for n in range(6)] == [*(asked[n].id for n in range(5)), "moving-shapes/train/0"]
+    assert len(data) == 12 and [data.group(n) for n in (0, 5, 6)] == [0, 0, 1]
+    assert all(data[n].media[0] is data[0].media[0] for n in range(6))
+    assert data[11].media[0].key == asked[5].media[0].key, "the second clip of both"
+    told = data[11].segments[1]
+    assert told.text.split()[-1] == asked[5].info["answer"]  # type: ignore[union-attr]
+
+
+def test_splits_are_of_a_fixed_size() -> None:
+    assert dict(CLIPS) == {"train": 8000, "test": 1000}
+    held_out = MovingShapes("test")
+    assert len(held_out) == len(MovingShapes("test", limit=2000)) == 5000

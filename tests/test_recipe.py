@@ -49,7 +49,7 @@ def test_stages_that_are_not_named_are_skipped():
     data = {**made.resolved, "stages": {"finetune": {"data": "train"}}}
     assert [s.name for s in resolve_recipe(data).stages] == ["finetune"]
     assert [s.name for s in recipe("stages.pretrain=null").stages] == ["finetune"]
-    with pytest.raises(RecipeError, match="stages: name at least one stage of llava-1.5: pretrain, finetune"):
+    with pytest.raises(RecipeError, match=r"stages: name at least one stage of llava-1.5: pretrain, finetune"):
         recipe("stages.pretrain=null", "stages.finetune=null")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import cos, pi, sin
 
@@ -15,7 +15,10 @@ from omniform.data.easy_vqa import COLOURS, SHAPES
 from omniform.frozen import FrozenMap
 from omniform.index import unknown
 
-FORMS = ("qa", "clips", "captions")
+FORMS: Mapping[str, int] = FrozenMap(qa=5, clips=1, captions=1, both=6)
+"""Form -> documents of each clip."""
+CLIPS: Mapping[str, int] = FrozenMap(train=8000, test=1000)
+"""Split -> clips."""
 SIDE, FRAMES = 64, 8
 """Pixels of a frame's sides; frames of a clip."""
 FINE = 4
@@ -81,32 +84,36 @@ class MovingShapes:
     """Clips of 8 frames of 64x64 pixels in which one shape moves left, right, up or down; five questions about each.
 
     Attributes:
-        split: "train" or "test"; they are drawn apart.
-        limit: clips.
+        split: "train", 8,000 clips, or "test", 1,000; they are drawn apart.
+        limit: at most so many clips, from the first; None is all.
         seed: of everything that is drawn.
         form: "qa", one document a question; or "clips", one document for each clip: words, such as "a red circle that
-            moves left", and the clip as the answer; or "captions", the clip, and the words as the answer.
+            moves left", and the clip as the answer; or "captions", the clip, and the words as the answer; or "both",
+            the questions and the caption of each clip, which share it.
     """
 
     split: str
-    limit: int = 2000
+    limit: int | None = None
     seed: int = 0
     form: str = "qa"
     _documents: list[Document] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.split not in ("train", "test"):
-            raise unknown("split of moving-shapes", self.split, ("train", "test"))
+        if self.split not in CLIPS:
+            raise unknown("split of moving-shapes", self.split, CLIPS)
         if self.form not in FORMS:
             raise unknown("form of moving-shapes", self.form, FORMS)
-        if self.limit < 1:
+        if self.limit is not None and self.limit < 1:
             raise DataError(f"moving-shapes: limit {self.limit}; give at least 1 clip")
-        random = np.random.default_rng((self.seed, ("train", "test").index(self.split)))
+        random = np.random.default_rng((self.seed, tuple(CLIPS).index(self.split)))
         documents: list[Document] = []
-        for number in range(self.limit):
-            clip = drawn(random)
-            name = f"moving-shapes/{self.split}/{number}"
-            documents += asked(clip, name, random) if self.form == "qa" else [told(clip, name, self.form)]
+        for number in range(min(self.limit or CLIPS[self.split], CLIPS[self.split])):
+            clip, name = drawn(random), f"moving-shapes/{self.split}/{number}"
+            media = Media("video", clip.frames())
+            if self.form in ("qa", "both"):
+                documents += asked(clip, media, name, random)
+            if self.form != "qa":
+                documents.append(told(clip, media, name, self.form))
         object.__setattr__(self, "_documents", documents)
 
     def __len__(self) -> int:
@@ -116,7 +123,7 @@ class MovingShapes:
         return self._documents[index]
 
     def group(self, index: int) -> Hashable:
-        return index // 5 if self.form == "qa" else index
+        return index // FORMS[self.form]
 
 
 def drawn(random: np.random.Generator) -> Clip:
@@ -134,17 +141,16 @@ def drawn(random: np.random.Generator) -> Clip:
     )  # fmt: skip
 
 
-def told(clip: Clip, name: str, form: str) -> Document:
+def told(clip: Clip, media: Media, name: str, form: str) -> Document:
     """A clip and one sentence that says all that is asked about it elsewhere; which of them answers is the form's."""
-    words, clips = Text(f"a {clip.colour} {clip.shape} that moves {clip.way}"), Media("video", clip.frames())
+    words = Text(f"a {clip.colour} {clip.shape} that moves {clip.way}")
     if form == "clips":
-        return Document((words, replace(clips, role="assistant")), name)
-    return Document((clips, replace(words, role="assistant")), name)
+        return Document((words, replace(media, role="assistant")), name)
+    return Document((media, replace(words, role="assistant")), name)
 
 
-def asked(clip: Clip, name: str, random: np.random.Generator) -> Iterator[Document]:
+def asked(clip: Clip, media: Media, name: str, random: np.random.Generator) -> Iterator[Document]:
     """A document for each question about a clip."""
-    media = Media("video", clip.frames())
     for kind, question, answer in questions(clip, random):
         info: FrozenMap[str, str] = FrozenMap(type=kind, answer=answer)
         yield Document((media, Text(question), Text(answer, "assistant")), f"{name}/{kind}", info)
