@@ -120,11 +120,15 @@ def test_forms_are_opposite(tmp_path: Path) -> None:
 def test_altered_pictures_show_the_same_otherwise(tmp_path: Path) -> None:
     one, other = (OpenMoji("train", limit=3, altered=2, cache=str(tmp_path / name)) for name in "ab")
     assert (len(one), len({document.id for document in one})) == (9, 9)
+    assert one[-1] == one[8]
+    with pytest.raises(IndexError):
+        one[9]
     assert [d.info["emoji"] for d in one] == [d.info["emoji"] for d in OpenMoji("train", limit=3)] * 3
     files = [[Path(str(data[i].media[0].source)).read_bytes() for i in (1, 4, 7)] for data in (one, other)]
     assert files[0] == files[1] and len(set(files[0])) == 3
-    own, changed = (Image.open(str(one[i].media[0].source)) for i in (1, 4))
-    assert (changed.size, changed.mode) == (own.size, "RGB")
+    own, changed = (str(one[i].media[0].source) for i in (1, 4))
+    with Image.open(own) as before, Image.open(changed) as after:
+        assert (after.size, after.mode) == (before.size, "RGB")
 
 
 def test_altering_keeps_the_middle_and_stands_on_white() -> None:

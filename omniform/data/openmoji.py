@@ -75,7 +75,7 @@ class OpenMoji:
         return len(self._emoji) * (1 + self.altered)
 
     def __getitem__(self, index: int) -> Document:
-        number, place = divmod(index, len(self._emoji))
+        number, place = divmod(range(len(self))[index], len(self._emoji))  # IndexError where there is none
         emoji = self._emoji[place]
         picture, caption = str(self._drawings.picture(emoji, number)), caption_of(emoji)
         group = kinds()[family(emoji)].group
