@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -93,6 +93,11 @@ class Document:
     @property
     def media(self) -> tuple[Media, ...]:
         return tuple(s for s in self.segments if isinstance(s, Media))
+
+    @property
+    def answer(self) -> tuple[Segment, ...]:
+        """What the assistant gives at its end; what comes before is the question."""
+        return tuple(takewhile(lambda s: s.role == "assistant", reversed(self.segments)))[::-1]
 
     @property
     def captions(self) -> list[str]:

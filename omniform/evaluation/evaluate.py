@@ -69,20 +69,15 @@ def true_answer(document: Document) -> str:
     Raises:
         DataError: it says nothing there.
     """
-    said: list[str] = []
-    for segment in reversed(document.segments):
-        if segment.role != "assistant":
-            break
-        if isinstance(segment, Text):
-            said.append(segment.text)
-    if not said and document.segments[-1].role == "assistant" and "answer" in document.info:
+    said = [segment.text for segment in document.answer if isinstance(segment, Text)]
+    if not said and document.answer and "answer" in document.info:
         return str(document.info["answer"])
     if not said:
         raise DataError(
             f"document {document.id or '(unnamed)'} ends without an answer of the assistant to compare with; "
             "evaluation data needs one in every document"
         )
-    return "".join(reversed(said))
+    return "".join(said)
 
 
 def question_of(document: Document) -> str:

@@ -57,10 +57,4 @@ class Real:
 
 def true_media(document: Document) -> tuple[Media, ...]:
     """What the assistant gives at a document's end beside words."""
-    found: list[Media] = []
-    for segment in reversed(document.segments):
-        if segment.role != "assistant":
-            break
-        if isinstance(segment, Media):
-            found.append(segment)
-    return tuple(reversed(found))
+    return tuple(segment for segment in document.answer if isinstance(segment, Media))

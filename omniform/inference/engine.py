@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cache, partial
-from itertools import dropwhile
 
 import torch
 from jaxtyping import Float, Int
@@ -106,7 +105,7 @@ class Engine:
         Raises: as `generate`.
         """
         name = f"document {document.id or number}"
-        question = tuple(dropwhile(lambda s: s.role == "assistant", reversed(document.segments)))[::-1]
+        question = document.segments[: len(document.segments) - len(document.answer)]
         if not any(s.role == "user" for s in question):
             raise NothingToAnswer(f"{name} holds no words or media of a user; give it a question or a medium")
         sample = self.processor.sample(Document(question, document.id), answer_next=True)
